@@ -1,0 +1,60 @@
+"""Garrison as a peer of the harness:  peer.py http PORT MODE NTOOLS | peer.py stdio 0 MODE NTOOLS
+
+MODE is json (no legacy sessions) or default (Garrison's own defaults). Every default control is on; the limits on
+connections and requests under way are raised above the load, and nothing else is changed. Plain functions are declared
+inline, because they return at once; with BENCH_ASYNC they are coroutine functions.
+"""
+
+import os
+import sys
+
+from garrison import Limits, SecurityPolicy, Server
+
+
+def main() -> None:
+    """Serve as the arguments say."""
+    transport, port, mode, extra = (*sys.argv[1:], "0")[:4]
+    limits = Limits(connections=4096, in_flight=4096, sessions=100_000, subscriptions=10_000)
+    policy = SecurityPolicy(limits=limits)
+    server = Server("bench", policy=policy, legacy="stateless" if mode == "json" else "sessions")
+    if os.environ.get("BENCH_ASYNC"):
+
+        @server.tool(name="add")
+        async def add_async(a: int, b: int) -> int:
+            """Add two numbers."""
+            return a + b
+
+        @server.tool(name="echo")
+        async def echo_async(text: str) -> str:
+            """Echo text."""
+            return text
+    else:
+
+        @server.tool(inline=True)
+        def add(a: int, b: int) -> int:
+            """Add two numbers."""
+            return a + b
+
+        @server.tool(inline=True)
+        def echo(text: str) -> str:
+            """Echo text."""
+            return text
+
+    for number in range(int(extra)):
+
+        @server.tool(
+            name=f"tool_{number:04d}",
+            description=f"Extra tool number {number}: looks something up and returns text about it.",
+            inline=True,
+        )
+        def extra_tool(query: str, limit: int = 10, verbose: bool = False) -> str:
+            return query
+
+    if transport == "stdio":
+        server.run()
+    else:
+        server.run_http("127.0.0.1", int(port), token=os.environ.get("BENCH_TOKEN"))
+
+
+if __name__ == "__main__":
+    main()

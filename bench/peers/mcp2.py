@@ -1,0 +1,53 @@
+import os
+from _common import args, make_tool
+
+transport, port, mode, ntools = args()
+from mcp.server import MCPServer
+
+mcp = MCPServer("bench", **({} if mode == "plain" else {"log_level": "WARNING"}))
+
+
+if os.environ.get("BENCH_ASYNC"):  # async tools run on the event loop; plain ones may go to a thread
+
+    @mcp.tool()
+    async def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    @mcp.tool()
+    async def echo(text: str) -> str:
+        """Echo text."""
+        return text
+
+else:
+
+    @mcp.tool()
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    @mcp.tool()
+    def echo(text: str) -> str:
+        """Echo text."""
+        return text
+
+
+for i in range(ntools):
+    mcp.add_tool(make_tool(i))
+
+if transport == "stdio":
+    mcp.run()
+elif mode == "plain":
+    # what `pip install mcp` gives: no uvloop, no httptools
+    import uvicorn
+
+    app = mcp.streamable_http_app()
+    uvicorn.run(app, host="127.0.0.1", port=port, loop="asyncio", http="h11", log_level="info")
+else:
+    import uvicorn
+
+    fast = mode == "json"
+    app = mcp.streamable_http_app(json_response=fast, stateless_http=fast)
+    uvicorn.run(
+        app, host="127.0.0.1", port=port, loop="uvloop", http="httptools", log_level="warning", access_log=False
+    )

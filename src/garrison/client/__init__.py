@@ -1,0 +1,29 @@
+"""The client's side: `Client` and what it hands out."""
+
+from __future__ import annotations
+
+from .client import Client
+from .handlers import accept_defaults
+from .subscriptions import (
+    Change,
+    PromptListChanged,
+    ResourceListChanged,
+    ResourceUpdated,
+    Subscription,
+    ToolListChanged,
+)
+from .transport import Call, ClientTransport, Receiver
+
+__all__ = [
+    "Call",
+    "Change",
+    "Client",
+    "ClientTransport",
+    "PromptListChanged",
+    "Receiver",
+    "ResourceListChanged",
+    "ResourceUpdated",
+    "Subscription",
+    "ToolListChanged",
+    "accept_defaults",
+]

@@ -1,0 +1,416 @@
+"""Streamable HTTP, the client's side, in all revisions that have it.
+
+Rules of this file:
+- A request whose connection is free is written at once, by plain calls. Everything rare (connecting, redirects, a
+  challenge, a stream to be taken up again) is a task of this transport and ends with it.
+- Headers never leave the configured origin: redirects are followed once, with 307 or 308, within the same origin.
+- A request is sent twice only if the server cannot have read it, or if reading it twice changes nothing.
+- Sessions, the stream of GET and resumption exist only after a handshake.
+
+Spec: 2026-07-28 and 2025-11-25 basic/transports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Final
+
+from ..errors import (
+    ClientError,
+    ConfigurationError,
+    ConnectionFailed,
+    ConnectionLost,
+    HttpError,
+    ProtocolViolation,
+)
+from ..protocol.headers import encode_value
+from ..transports.http.pool import Pool
+from ..transports.http.url import Endpoint, UrlError, parse_endpoint
+from .http_response import Body, EventStream, PostResponse
+
+if TYPE_CHECKING:
+    import ssl
+
+    from ..policy import Limits, Timeouts
+    from ..transports.http.pool import Connection
+    from .transport import Call, Receiver
+
+__all__ = ["Challenge", "HttpSettings", "StreamableHttp"]
+
+Challenge = Callable[[int, Mapping[str, str]], Awaitable[str | None]]
+"""Gets the status (401 or 403) and headers of a refusal; returns a new Authorization value, or None to give up."""
+
+_RESERVED = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "expect",
+        "host",
+        "last-event-id",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\x20-\x7e\t]*")
+_SESSION = re.compile(r"[\x21-\x7e]{1,1024}")
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+_VERSION_HEADER_SINCE: Final = "2025-06-18"
+_RETRY: Final = 1.0
+"""Seconds before a broken stream is taken up again, where the server names no time."""
+_MOST_RESUMES: Final = 10
+"""Times in a row that a stream is taken up again and brings nothing."""
+_MOST_CHALLENGES: Final = 3
+
+_log = logging.getLogger("garrison.client")
+
+
+class HttpSettings:
+    """Where an HTTP transport connects and what every request says.
+
+    Args:
+        url: the MCP endpoint.
+        limits, timeouts: the client's policy.
+        token: sent as `Authorization: Bearer`.
+        headers: further headers.
+        proxy: see `Pool`.
+        tls: see `Pool`.
+        challenge: asked for a token when the server refuses.
+
+    Raises:
+        ConfigurationError: the URL, a header or the token is not one.
+        ConnectionFailed: plain http to a host that is not loopback.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        limits: Limits,
+        timeouts: Timeouts,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        challenge: Challenge | None = None,
+    ) -> None:
+        try:
+            self.endpoint = parse_endpoint(url)
+        except UrlError as exc:
+            raise ConfigurationError(f"the URL of the server: {exc}") from None
+        if not self.endpoint.secure and not self.endpoint.loopback:
+            raise ConnectionFailed(f"{self.endpoint.origin}: plain http is only spoken to this machine; use https")
+        for name, value in (headers or {}).items():
+            if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+                raise ConfigurationError(f"headers=: {name!r} is not a header")
+            if name.lower() in _RESERVED or name.lower().startswith("mcp-"):
+                raise ConfigurationError(f"headers=: {name} is set by the client itself (for a token use token=)")
+        if token is not None and not _TOKEN.fullmatch(token):
+            raise ConfigurationError("token= holds characters that a header must not hold")
+        self.limits = limits
+        self.timeouts = timeouts
+        self.challenge = challenge
+        self.authorization = f"Bearer {token}" if token is not None else None
+        self._fixed = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        self.pool = Pool(self.endpoint, limits=limits, timeouts=timeouts, proxy=proxy, tls=tls)
+
+    def head(self, verb: str, extra: str, endpoint: Endpoint | None = None) -> bytes:
+        """A request head without its last line break; `extra` is header lines."""
+        target = (endpoint or self.endpoint).target
+        authorization = f"Authorization: {self.authorization}\r\n" if self.authorization is not None else ""
+        first = f"{verb} {target} HTTP/1.1\r\nHost: {self.endpoint.authority}\r\nAccept-Encoding: identity\r\n"
+        return f"{first}{authorization}{self._fixed}{extra}".encode("ascii")
+
+    def same_origin(self, reference: str) -> Endpoint | None:
+        """The endpoint that a server's reference names, or None when it is another origin's or no URL."""
+        try:
+            endpoint = self.endpoint.join(reference)
+        except (UrlError, ValueError):
+            return None
+        return endpoint if endpoint.origin == self.endpoint.origin else None
+
+    async def write(self, request: bytes, handler: Body | EventStream, *, extra: bool = False) -> Connection:
+        """Sends a request on a free connection."""
+        while True:
+            connection = await self.pool.connection(extra=extra)
+            if connection.send(request, handler):
+                return connection
+
+    async def exchange(self, verb: str, extra: str, body: bytes = b"", endpoint: Endpoint | None = None) -> Body:
+        """One request whose whole response is awaited, within `Timeouts.request`."""
+        response = Body(self.limits.message_bytes)
+        length = f"Content-Length: {len(body)}\r\n" if body or verb == "POST" else ""
+        connection: Connection | None = None
+        try:
+            async with asyncio.timeout(self.timeouts.request):
+                connection = await self.write(self.head(verb, extra + length + "\r\n", endpoint) + body, response)
+                await response.ended
+        except TimeoutError:
+            raise ConnectionLost(f"{verb} was not answered within {self.timeouts.request:g} s") from None
+        finally:
+            if connection is not None and not (response.ended.done() and not response.ended.cancelled()):
+                connection.abort()
+        return response
+
+
+class StreamableHttp:
+    """One endpoint that takes POST. See `HttpSettings` for the arguments."""
+
+    http = True
+    down = False
+
+    def __init__(self, settings: HttpSettings) -> None:
+        self.settings = settings
+        self.session: str | None = None
+        self._receiver: Receiver | None = None
+        self._version = ""
+        self._modern = True
+        self._heads: dict[str, bytes] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listening = False
+
+    def attach(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+
+    async def open(self) -> None:
+        pass
+
+    def agree(self, version: str, *, modern: bool) -> None:
+        self._version, self._modern = version, modern
+        self._heads.clear()
+
+    def send(self, call: Call) -> Awaitable[None] | None:
+        if self._receiver is None:
+            raise ConnectionLost("The transport is not attached")
+        if call.method == "initialize":
+            self.session = None
+            self._heads.clear()
+        response = PostResponse(call, self._receiver, self.settings.limits.message_bytes, self._again)
+        call.handle = response
+        connection = None if call.stream else self.settings.pool.idle()
+        if connection is not None:
+            response.connection = connection
+            if connection.send(self._request(call), response):
+                return None
+        return self._send(call, response)
+
+    def post(self, message: bytes) -> Awaitable[None] | None:
+        return self._post(message)
+
+    def cancel(self, call: Call) -> bool:
+        if isinstance(call.handle, PostResponse):
+            call.handle.cancel()
+        return self._modern
+
+    async def aclose(self) -> None:
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=self.settings.timeouts.shutdown)
+        if self.session is not None:
+            extra, self.session = self._state(), None
+            try:
+                async with asyncio.timeout(self.settings.timeouts.shutdown):
+                    await self.settings.exchange("DELETE", extra)
+            except (ClientError, TimeoutError):
+                pass  # the session ends without us
+        self.settings.pool.close()
+
+    def listen(self) -> None:
+        """Opens the stream of GET, in the background; a server that has none is left alone (2025 revisions)."""
+        if not self._listening:
+            self._listening = True
+            self._spawn(self._listen())
+
+    # Requests.
+
+    def _request(self, call: Call, endpoint: Endpoint | None = None) -> bytes:
+        head = self._heads.get(call.method) if endpoint is None else None
+        if head is None:
+            extra = "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
+            if call.method != "initialize":
+                extra += self._state()
+            if self._modern:
+                extra += f"Mcp-Method: {encode_value(call.method)}\r\n"
+            head = self.settings.head("POST", extra + "Content-Length: ", endpoint)
+            if endpoint is None:
+                self._heads[call.method] = head
+        if not self._modern or (call.name is None and not call.headers):
+            return b"%b%d\r\n\r\n%b" % (head, len(call.body), call.body)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in call.headers)
+        if call.name is not None:
+            lines += f"Mcp-Name: {encode_value(call.name)}\r\n"
+        return b"%b%d\r\n%b\r\n%b" % (head, len(call.body), lines.encode("ascii"), call.body)
+
+    def _state(self) -> str:
+        """Header lines that depend on what was agreed."""
+        lines = ""
+        if self._version >= _VERSION_HEADER_SINCE:
+            lines += f"MCP-Protocol-Version: {self._version}\r\n"
+        if self.session:
+            lines += f"Mcp-Session-Id: {self.session}\r\n"
+        return lines
+
+    async def _send(self, call: Call, response: PostResponse, endpoint: Endpoint | None = None) -> None:
+        while True:
+            connection = await self.settings.pool.connection(extra=call.stream)
+            if call.future.done():
+                self.settings.pool.release(connection)
+                return
+            response.restart(connection)
+            if connection.send(self._request(call, endpoint), response):
+                return
+
+    async def _post(self, message: bytes) -> None:
+        extra = "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n" + self._state()
+        response = await self.settings.exchange("POST", extra, message)
+        if response.status >= 400:
+            raise HttpError(response.status, f"The server refused a message with HTTP status {response.status}")
+
+    # Responses that are not the answer.
+
+    def _again(self, response: PostResponse, error: ClientError | None, untouched: bool) -> bool:
+        """Carries a call on when its response brought no answer. False when there is nothing to be done."""
+        call, status = response.call, response.status
+        if error is None and status in (307, 308):
+            endpoint = self.settings.same_origin(response.headers.get("location", ""))
+            if endpoint is None or response.tries:
+                return False
+            return self._go_on(response, self._send(call, response, endpoint))
+        if error is None and status in (401, 403) and self.settings.challenge is not None:
+            if response.tries >= _MOST_CHALLENGES:
+                return False
+            return self._go_on(response, self._challenged(call, response, status, response.headers))
+        if untouched and call.safe and not response.tries:
+            return self._go_on(response, self._send(call, response))
+        parser = response.parser
+        if (
+            parser is not None
+            and parser.last_event_id
+            and not self._modern
+            and not isinstance(error, ProtocolViolation)
+        ):
+            return self._go_on(response, self._resume(call, response))
+        return False
+
+    def _go_on(self, response: PostResponse, work: Coroutine[object, object, None]) -> bool:
+        response.tries += 1
+        response.task = self._spawn(self._guarded(response.call, work))
+        return True
+
+    async def _guarded(self, call: Call, work: Coroutine[object, object, None]) -> None:
+        try:
+            await work
+        except ClientError as exc:
+            if self._receiver is not None:
+                self._receiver.fail(call, exc)
+
+    async def _challenged(self, call: Call, response: PostResponse, status: int, headers: Mapping[str, str]) -> None:
+        if self.settings.challenge is None or self._receiver is None:
+            return
+        value = await self.settings.challenge(status, headers)
+        if value is None:
+            self._receiver.refused(call, status, b"")
+            return
+        self.authorize(value)
+        await self._send(call, response)
+
+    def authorize(self, value: str) -> None:
+        """Uses this Authorization value from now on."""
+        if not _VALUE.fullmatch(value):
+            raise ConfigurationError("the Authorization value holds characters that a header must not hold")
+        self.settings.authorization = value
+        self._heads.clear()
+
+    def greeted(self, call: Call) -> None:
+        """Takes the session of a server that answered `initialize`.
+
+        Raises:
+            ProtocolViolation: the session id is not visible ASCII.
+        """
+        response = call.handle
+        session = response.headers.get("mcp-session-id") if isinstance(response, PostResponse) else None
+        if session is not None and not _SESSION.fullmatch(session):
+            raise ProtocolViolation("Mcp-Session-Id holds characters that it must not hold")
+        self.session = session
+        self._heads.clear()
+
+    # Streams of the older revisions.
+
+    async def _resume(self, call: Call, response: PostResponse) -> None:
+        """Takes up the stream of a POST by GET until the answer has come."""
+        parser = response.parser
+        last, retry = (parser.last_event_id, parser.retry) if parser is not None else ("", None)
+        for _ in range(_MOST_RESUMES):
+            await asyncio.sleep(_RETRY if retry is None else retry / 1000 + 0.005)
+            stream = await self._get(last)
+            if call.future.done():
+                return
+            if stream.status >= 400:
+                break
+            last, retry = stream.last or last, stream.retry if stream.retry is not None else retry
+        raise ConnectionLost(f"{call.method}: the event stream ended before the answer")
+
+    async def _listen(self) -> None:
+        last, retry, idle = "", None, 0
+        while idle < _MOST_RESUMES:
+            try:
+                stream = await self._get(last)
+            except ClientError as exc:
+                _log.info("The server's own stream could not be opened: %s", exc)
+                idle += 1
+            else:
+                if stream.status >= 400:
+                    break
+                last, retry = stream.last or last, stream.retry if stream.retry is not None else retry
+                idle = 0 if stream.events else idle + 1
+            await asyncio.sleep(_RETRY * 2 ** min(idle, 5) if retry is None else retry / 1000 + 0.005)
+        self._listening = False
+
+    async def _get(self, last: str) -> _Ended:
+        stream = EventStream(self.settings.limits.message_bytes, self._deliver)
+        extra = "Accept: text/event-stream\r\n" + self._state()
+        if last:
+            if not _VALUE.fullmatch(last):
+                raise ProtocolViolation("An event id holds characters that a header must not hold")
+            extra += f"Last-Event-ID: {last}\r\n"
+        connection = await self.settings.write(self.settings.head("GET", extra + "\r\n"), stream, extra=True)
+        try:
+            status = await stream.ended
+        finally:
+            connection.abort()
+        return _Ended(status, stream.events, stream.parser.last_event_id, stream.parser.retry)
+
+    def _deliver(self, event: str, data: bytes) -> None:
+        if event == "message" and self._receiver is not None:
+            self._receiver.receive(data, None)
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+class _Ended:
+    """How a stream of GET ended, and from where the next goes on."""
+
+    __slots__ = ("events", "last", "retry", "status")
+
+    def __init__(self, status: int, events: int, last: str, retry: int | None) -> None:
+        self.status = status
+        self.events = events
+        self.last = last
+        self.retry = retry

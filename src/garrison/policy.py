@@ -1,0 +1,128 @@
+"""Limits and time-outs: frozen values whose defaults are the secure ones.
+
+Every number here is enforced by the live transport or parser that it names; there are no switches, only values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .errors import ConfigurationError
+
+__all__ = ["Limits", "SecurityPolicy", "Timeouts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much of anything a peer may cause.
+
+    Raises:
+        ConfigurationError: a value is not a positive integer.
+    """
+
+    message_bytes: int = 16 * 1024 * 1024
+    """Bytes of one message, every transport, both directions; counted while reading."""
+    json_depth: int = 64
+    """Nesting of arrays and objects. Never above 190."""
+    json_nodes: int = 100_000
+    """Values in one message, all levels together."""
+    json_members: int = 1_000
+    """Members of one object."""
+    json_items: int = 10_000
+    """Items of one array."""
+    json_key_chars: int = 256
+    """Code points of one member name."""
+    json_number_chars: int = 64
+    """Characters of one number."""
+    header_bytes: int = 16 * 1024
+    """Bytes of a whole HTTP head, request line included."""
+    header_count: int = 64
+    """Fields of one HTTP head."""
+    connections: int = 256
+    """Open connections of one listener."""
+    in_flight: int = 128
+    """Requests under way on one connection; reading stops until one ends."""
+    outbound_bytes: int = 4 * 1024 * 1024
+    """Bytes waiting for a peer that reads slowly, beside the one message being written."""
+    sessions: int = 1_000
+    """Legacy sessions in all."""
+    session_events: int = 256
+    """Events kept for resumption, per legacy session."""
+    session_event_bytes: int = 1024 * 1024
+    """Bytes of events kept for resumption, per legacy session."""
+    subscriptions: int = 1_000
+    """Open `subscriptions/listen` streams of one server."""
+    subscription_events: int = 256
+    """Notifications waiting on one subscription; the stream ends when there are more."""
+    batch: int = 50
+    """Messages in one batch (revision 2025-03-26 only)."""
+    rounds: int = 10
+    """Rounds of asking back in one request."""
+    threads: int = 32
+    """Worker threads for synchronous handlers."""
+    pages: int = 100
+    """Pages a client follows in one listing."""
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ConfigurationError(f"Limits.{name} must be a positive integer")
+        if self.json_depth > 190:
+            raise ConfigurationError("Limits.json_depth must be at most 190")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds until something that does not happen is given up.
+
+    Raises:
+        ConfigurationError: a value is not a positive number.
+    """
+
+    head: float = 10.0
+    """From the first byte of an HTTP head to its last."""
+    body: float = 30.0
+    """From the end of the head to the end of the body."""
+    idle: float = 30.0
+    """An HTTP connection with nothing under way."""
+    write_stall: float = 30.0
+    """A peer that takes no bytes."""
+    handler: float = 120.0
+    """One run of a handler on the server."""
+    ask: float = 300.0
+    """A server's question to a legacy client."""
+    session_idle: float = 1800.0
+    """A legacy session without any request."""
+    keep_alive: float = 15.0
+    """Between comment lines on a quiet event stream."""
+    request: float = 60.0
+    """A client's request; progress starts it anew."""
+    request_max: float = 300.0
+    """A client's request, progress or not."""
+    connect: float = 10.0
+    """Opening a connection, or the first answer of a started server."""
+    shutdown: float = 5.0
+    """Letting requests end before they are cancelled, and a child process before it is killed."""
+    state: float = 600.0
+    """Life of a sealed `requestState`."""
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not 0 < value < float("inf"):
+                raise ConfigurationError(f"Timeouts.{name} must be a positive number of seconds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityPolicy:
+    """All security settings of a server or client in one value."""
+
+    limits: Limits = field(default_factory=Limits)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    allowed_hosts: tuple[str, ...] = ()
+    """Values of the Host header that are answered beside the loopback names, each `host` or `host:port`."""
+    allowed_origins: tuple[str, ...] = ()
+    """Values of the Origin header that are answered beside the listener's own, each `scheme://host[:port]`."""
+    dangerously_allow_unauthenticated: str = ""
+    """Why this listener needs no token. Empty: a token is asked for."""

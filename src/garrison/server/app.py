@@ -1,0 +1,444 @@
+"""`Server`: what a program makes, registers its functions with, and runs.
+
+Rules of this file:
+- Decorators give the function back unchanged.
+- Nothing is started by making a server. What it runs on is chosen by `run`, `run_http`, `asgi` or `connect_memory`.
+
+Spec: 2026-07-28 server.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, cast
+
+from ..errors import ConfigurationError, RegistrationError
+from ..policy import SecurityPolicy
+from ..protocol.types import (
+    Annotations,
+    Icon,
+    Implementation,
+    Prompt,
+    PromptArgument,
+    Resource,
+    ResourceTemplate,
+    Tool,
+    ToolAnnotations,
+)
+from .core import Core
+from .depends import is_injected
+from .desk import Desk
+from .listings import Listings, implementation
+from .registry import Completer, PromptEntry, Registry, ResourceEntry, TemplateEntry, ToolEntry
+from .results import Wire
+from .signature import Signature
+from .subscriptions import Hub
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from typing import Unpack
+
+    from ..protocol.sealed import Sealer
+    from .asgi import AsgiApp
+    from .memory import MemoryConnection
+
+__all__ = ["PromptOptions", "ResourceOptions", "Server", "ToolOptions"]
+
+F = TypeVar("F", bound="Callable[..., object]")
+CacheScope = Literal["public", "private"]
+
+
+class ToolOptions(TypedDict, total=False):
+    """What may be said about a tool beside its name."""
+
+    title: str
+    """A name for people."""
+    description: str
+    """What it does; the docstring's first paragraph when not given."""
+    annotations: ToolAnnotations
+    """Hints about its behaviour, which clients do not have to believe."""
+    icons: Sequence[Icon]
+    meta: dict[str, object]
+    """The definition's `_meta`."""
+    input_schema: Mapping[str, object]
+    """JSON Schema 2020-12, published as it is instead of what the signature says."""
+    output_schema: Mapping[str, object]
+    structured_output: bool
+    """False: no outputSchema, text only."""
+    timeout: float
+    """Seconds for one run; `Timeouts.handler` when not given."""
+    inline: bool
+    """A synchronous function runs on the event loop instead of in a thread: only for what returns at once."""
+
+
+class ResourceOptions(TypedDict, total=False):
+    """What may be said about a resource beside its URI."""
+
+    name: str
+    title: str
+    description: str
+    mime_type: str
+    annotations: Annotations
+    icons: Sequence[Icon]
+    size: int
+    """Bytes, where known; not for templates."""
+    meta: dict[str, object]
+    timeout: float
+    inline: bool
+    ttl_ms: int
+    """How long clients may keep the contents, in milliseconds."""
+    cache_scope: CacheScope
+    """Whether the contents are the same for everybody."""
+
+
+class PromptOptions(TypedDict, total=False):
+    """What may be said about a prompt beside its name."""
+
+    title: str
+    description: str
+    icons: Sequence[Icon]
+    meta: dict[str, object]
+    timeout: float
+    inline: bool
+
+
+class Server:
+    """An MCP server.
+
+    Args:
+        name: how it names itself to clients.
+        version: its version.
+        title, description, icons, website_url: further words about it, for people.
+        instructions: how a model should use it.
+        lifespan: a function that returns an async context manager, entered when the server starts and left when it
+            ends; what it yields is `ctx.state`.
+        policy: limits, time-outs and what else is allowed.
+        state_key: 32 bytes, or their Base64 or hexadecimal text, that seal what travels through clients. Needed where
+            several processes serve the same clients; a random key otherwise.
+        page_size: items on a page of a listing; None puts all on one.
+        ttl_ms: how long clients may keep listings, in milliseconds.
+        cache_scope: "public" where listings are the same for everybody.
+        legacy: whether handshake revisions are served: with "sessions", "stateless" (nothing can be asked back over
+            HTTP), or "off".
+
+    Raises:
+        ConfigurationError: a value is not what it should be.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        version: str = "0.1.0",
+        *,
+        title: str | None = None,
+        description: str | None = None,
+        icons: Sequence[Icon] | None = None,
+        website_url: str | None = None,
+        instructions: str | None = None,
+        lifespan: Callable[[], AbstractAsyncContextManager[object]] | None = None,
+        policy: SecurityPolicy | None = None,
+        state_key: bytes | str | None = None,
+        page_size: int | None = None,
+        ttl_ms: int = 60_000,
+        cache_scope: CacheScope = "private",
+        legacy: Literal["sessions", "stateless", "off"] = "sessions",
+    ) -> None:
+        if page_size is not None and page_size < 1:
+            raise ConfigurationError("page_size must be at least 1, or None")
+        if ttl_ms < 0:
+            raise ConfigurationError("ttl_ms must not be negative")
+        self.info = Implementation(
+            name=name,
+            version=version,
+            title=title,
+            description=description,
+            icons=list(icons) if icons is not None else None,
+            website_url=website_url,
+        )
+        self.policy = policy if policy is not None else SecurityPolicy()
+        self.legacy = legacy
+        self._lifespan = lifespan
+        self._state_key = state_key
+        self._sealer: Sealer | None = None
+        self.registry = Registry()
+        self._wire = Wire(implementation(self.info))
+        self._listings = Listings(
+            self.registry,
+            self._wire,
+            self._seal,
+            page_size=page_size,
+            ttl_ms=ttl_ms,
+            cache_scope=cache_scope,
+            instructions=instructions,
+        )
+        self._hub = Hub(self.policy.limits.subscriptions)
+        self.registry.changed = self._changed
+        if state_key is not None:
+            self._seal()
+
+    def __repr__(self) -> str:
+        return f"Server({self.info.name!r})"
+
+    @classmethod
+    def of(cls, instance: object) -> Server:
+        """The server of an instance of a class that `@mcp_server` marks."""
+        from .classes import server_of
+
+        return server_of(instance)
+
+    def _seal(self) -> Sealer:
+        if self._sealer is None:
+            from ..protocol.sealed import Sealer, key_from_text
+
+            key = self._state_key
+            self._sealer = Sealer(key_from_text(key) if isinstance(key, str) else key)
+        return self._sealer
+
+    def _changed(self, kind: str) -> None:
+        self._listings.changed()
+        self._hub.list_changed(kind)
+
+    # Registration
+
+    def tool(self, name: str | None = None, **options: Unpack[ToolOptions]) -> Callable[[F], F]:
+        """Publish a function as a tool: `@server.tool()`.
+
+        Args:
+            name: the tool's name; the function's own when not given.
+            options: see `ToolOptions`.
+
+        Raises:
+            RegistrationError: the function cannot be published as written.
+        """
+
+        def register(fn: F) -> F:
+            self.add_tool(fn, name, **options)
+            return fn
+
+        return register
+
+    def add_tool(self, fn: Callable[..., object], name: str | None = None, **options: Unpack[ToolOptions]) -> None:
+        """Publish a function as a tool; see `tool`."""
+        named = name or _name_of(fn)
+        signature = Signature.of(
+            fn,
+            name=named,
+            inject=is_injected,
+            input_schema=options.get("input_schema"),
+            output_schema=options.get("output_schema"),
+            structured_output=options.get("structured_output", True),
+        )
+        definition = Tool(
+            name=named,
+            title=options.get("title"),
+            description=options.get("description") or signature.description,
+            input_schema=signature.input_schema,
+            output_schema=signature.output_schema,
+            annotations=options.get("annotations"),
+            icons=_listed(options.get("icons")),
+            meta=options.get("meta"),
+        )
+        self.registry.add_tool(
+            ToolEntry(definition, fn, signature, options.get("timeout"), options.get("inline", False))
+        )
+
+    def resource(self, uri: str, **options: Unpack[ResourceOptions]) -> Callable[[F], F]:
+        """Publish a function as a resource, or as a family of resources where the URI is a template.
+
+        Args:
+            uri: a URI, or an RFC 6570 template whose variables are parameters of the function.
+            options: see `ResourceOptions`.
+
+        Raises:
+            RegistrationError: the URI or the function cannot be published as written.
+        """
+
+        def register(fn: F) -> F:
+            self.add_resource(fn, uri, **options)
+            return fn
+
+        return register
+
+    def add_resource(self, fn: Callable[..., object], uri: str, **options: Unpack[ResourceOptions]) -> None:
+        """Publish a function as a resource; see `resource`."""
+        name = options.get("name") or _name_of(fn)
+        signature = Signature.of(fn, name=name, inject=is_injected, structured_output=False)
+        timeout, inline = options.get("timeout"), options.get("inline", False)
+        ttl_ms, scope = options.get("ttl_ms", 0), options.get("cache_scope", "private")
+        description = options.get("description") or signature.description
+        if "{" in uri:
+            template = ResourceTemplate(
+                uri_template=uri,
+                name=name,
+                title=options.get("title"),
+                description=description,
+                mime_type=options.get("mime_type"),
+                annotations=options.get("annotations"),
+                icons=_listed(options.get("icons")),
+                meta=options.get("meta"),
+            )
+            self.registry.add_template(TemplateEntry(template, fn, signature, timeout, inline, ttl_ms, scope))
+            return
+        if signature.parameters:
+            raise RegistrationError(f"resource {uri!r}: parameter {signature.parameters[0].name!r} is in no template")
+        resource = Resource(
+            uri=uri,
+            name=name,
+            title=options.get("title"),
+            description=description,
+            mime_type=options.get("mime_type"),
+            annotations=options.get("annotations"),
+            icons=_listed(options.get("icons")),
+            size=options.get("size"),
+            meta=options.get("meta"),
+        )
+        self.registry.add_resource(ResourceEntry(resource, fn, signature, timeout, inline, ttl_ms, scope))
+
+    def prompt(self, name: str | None = None, **options: Unpack[PromptOptions]) -> Callable[[F], F]:
+        """Publish a function as a prompt: it returns text, a `PromptMessage`, content, or a list of these.
+
+        Args:
+            name: the prompt's name; the function's own when not given.
+            options: see `PromptOptions`.
+
+        Raises:
+            RegistrationError: the function cannot be published as written.
+        """
+
+        def register(fn: F) -> F:
+            self.add_prompt(fn, name, **options)
+            return fn
+
+        return register
+
+    def add_prompt(self, fn: Callable[..., object], name: str | None = None, **options: Unpack[PromptOptions]) -> None:
+        """Publish a function as a prompt; see `prompt`."""
+        named = name or _name_of(fn)
+        signature = Signature.of(fn, name=named, inject=is_injected, structured_output=False)
+        arguments = signature.text_arguments().arguments
+        definition = Prompt(
+            name=named,
+            title=options.get("title"),
+            description=options.get("description") or signature.description,
+            arguments=[
+                PromptArgument(name=a.name, description=a.description, required=a.required or None) for a in arguments
+            ]
+            or None,
+            icons=_listed(options.get("icons")),
+            meta=options.get("meta"),
+        )
+        entry = PromptEntry(definition, fn, signature, options.get("timeout"), options.get("inline", False))
+        self.registry.add_prompt(entry)
+        for argument in arguments:
+            if argument.choices and (named, argument.name) not in self.registry.completers:
+                self._complete_from(named, argument.name, argument.choices)
+
+    def completion(self, reference: str, argument: str) -> Callable[[F], F]:
+        """Complete one argument of a prompt, or one variable of a resource template.
+
+        The function takes `value: str`, what was typed so far, may take `arguments: dict[str, str]`, what is filled in
+        already, and returns a list of texts, the likeliest first.
+
+        Args:
+            reference: the prompt's name or the template.
+            argument: the argument's or variable's name.
+        """
+
+        def register(fn: F) -> F:
+            signature = Signature.of(fn, name=argument, inject=is_injected, structured_output=False)
+            self.registry.completers.pop((reference, argument), None)
+            self.registry.add_completer(reference, argument, Completer(fn, signature))
+            return fn
+
+        return register
+
+    def _complete_from(self, reference: str, argument: str, choices: tuple[str, ...]) -> None:
+        async def complete(value: str) -> list[str]:
+            return [choice for choice in choices if choice.startswith(value)]
+
+        self.completion(reference, argument)(complete)
+
+    def remove_tool(self, name: str) -> None:
+        """Take a tool away; who listens is told. Raises `KeyError` if there is none of this name."""
+        self.registry.remove("tool", name)
+
+    def remove_resource(self, uri: str) -> None:
+        """Take a resource or a resource template away. Raises `KeyError` if there is none."""
+        self.registry.remove("template" if uri in self.registry.templates else "resource", uri)
+
+    def remove_prompt(self, name: str) -> None:
+        """Take a prompt away. Raises `KeyError` if there is none of this name."""
+        self.registry.remove("prompt", name)
+
+    def resource_updated(self, uri: str) -> None:
+        """Tell the clients that subscribed to this URI that its contents have changed."""
+        self._hub.resource_updated(uri)
+
+    # Running
+
+    def core(self) -> Core:
+        """A new running form of this server, for a transport to start."""
+        desk = Desk(self.registry, self._listings, self._wire, self._hub, self.policy, self._seal)
+        return Core(
+            policy=self.policy,
+            registry=self.registry,
+            listings=self._listings,
+            hub=self._hub,
+            desk=desk,
+            legacy=self.legacy != "off",
+            lifespan=None if self._lifespan is None else self._lifespan(),
+        )
+
+    def run(self) -> None:
+        """Serve one client on standard input and output until it goes."""
+        from .serve import run_stdio
+
+        run_stdio(self)
+
+    def run_http(self, host: str = "127.0.0.1", port: int = 8000, *, token: str | None = None) -> None:
+        """Serve HTTP until interrupted.
+
+        Args:
+            host: a loopback address.
+            port: 0 lets the system choose.
+            token: the bearer token that clients must send; `GARRISON_TOKEN` or a new random one when not given. It is
+                printed once, with the URL.
+
+        Raises:
+            InsecureConfigurationError: the address is not loopback.
+            OSError: the address cannot be had.
+        """
+        from .serve import run_http
+
+        run_http(self, host, port, token=token)
+
+    def asgi(self, *, path: str = "/mcp", token: str | None = None) -> AsgiApp:
+        """This server as an ASGI application, to mount in another.
+
+        Args:
+            path: the endpoint's path below where the application is mounted.
+            token: the bearer token that clients must send; `GARRISON_TOKEN` or a new random one when not given.
+
+        Raises:
+            ConfigurationError: `SecurityPolicy.allowed_hosts` is empty, so that no request could be answered.
+        """
+        from .asgi import AsgiApp
+
+        return AsgiApp(self, path=path, token=token)
+
+    async def connect_memory(self) -> MemoryConnection:
+        """A connection to this server in this process, for `Client(server)` and tests."""
+        from .memory import MemoryConnection
+
+        return await MemoryConnection.open(self)
+
+
+def _name_of(fn: Callable[..., object]) -> str:
+    name = cast("str | None", getattr(fn, "__name__", None))
+    if name is None or name == "<lambda>":
+        raise RegistrationError(f"{fn!r} has no name: set name=...")
+    return name
+
+
+def _listed(icons: Sequence[Icon] | None) -> list[Icon] | None:
+    return None if icons is None else list(icons)

@@ -1,0 +1,152 @@
+"""One request on its way through the server: what it asks, who asks, and where its messages go.
+
+Rules of this file:
+- A `Call` says everything a handler may know. Nothing is remembered between two requests of the modern revision: its
+  protocol version and capabilities come from its own `_meta`. A legacy request takes them from its session.
+- `Channel` is the only way a running request reaches its peer.
+
+Spec: 2026-07-28 basic, "Statelessness" and "_meta".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, cast
+
+from ..errors import InvalidParams, UnsupportedVersion
+from ..protocol.revisions import LATEST, VERSIONS, get
+from ..protocol.types import CLIENT_CAPABILITIES_KEY, CLIENT_INFO_KEY, LOG_LEVEL_KEY, LOGGING_LEVELS, PROTOCOL_VERSION_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from ..protocol.envelope import Request, RequestId
+    from ..protocol.revisions import Revision
+    from .running import Running
+
+__all__ = ["Call", "Channel", "MalformedMeta", "modern_call", "optional_fields", "shown"]
+
+class MalformedMeta(InvalidParams):
+    """The request's `_meta` lacks a required protocol field, or has one of the wrong type."""
+
+    http_status = 400
+
+
+class Channel(Protocol):
+    """Where the messages of one running request go. All methods belong to the event loop's thread."""
+
+    def notify(self, method: str, params: dict[str, object]) -> None:
+        """Send a notification that relates to the request. Dropped when the peer has gone."""
+        ...
+
+    async def drain(self) -> None:
+        """Return once the peer has room for more."""
+        ...
+
+    def ask(self, method: str, params: dict[str, object]) -> Awaitable[dict[str, object]]:
+        """Send a request to a legacy client and wait for its result.
+
+        Raises:
+            RemoteError: the client answered with an error.
+            ConnectionLost: the client is gone.
+        """
+        ...
+
+    def close_stream(self) -> None:
+        """End the HTTP response stream and let the client come back for the rest. No effect where there is none."""
+        ...
+
+
+class Call:
+    """One request. Read-only for everyone but the door that made it."""
+
+    __slots__ = (
+        "capabilities",
+        "channel",
+        "client_info",
+        "id",
+        "log_level",
+        "method",
+        "params",
+        "principal",
+        "progress_token",
+        "revision",
+        "running",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        revision: Revision,
+        channel: Channel,
+        principal: str,
+        capabilities: dict[str, object],
+        client_info: object = None,
+        log_level: int | None = None,
+        progress_token: RequestId | None = None,
+    ) -> None:
+        self.id = request.id
+        self.method = request.method
+        self.params = request.params
+        self.revision = revision
+        self.channel = channel
+        self.principal = principal
+        self.capabilities = capabilities
+        self.client_info = client_info
+        self.log_level = log_level
+        self.progress_token = progress_token
+        self.timeout: float | None = None
+        self.running: Running | None = None
+
+
+_MODERN = cast("Revision", get(LATEST))
+
+
+def modern_call(request: Request, channel: Channel, principal: str) -> Call:
+    """The call of a modern request, whose `_meta` must be complete.
+
+    Raises:
+        MalformedMeta: a required field is missing or of the wrong type.
+        UnsupportedVersion: another protocol version.
+    """
+    meta = request.params.get("_meta")
+    if type(meta) is not dict:
+        raise MalformedMeta("params._meta is required")
+    fields = cast("dict[str, object]", meta)
+    version = fields.get(PROTOCOL_VERSION_KEY)
+    if version != LATEST:
+        if type(version) is not str:
+            raise MalformedMeta(f"params._meta needs {PROTOCOL_VERSION_KEY}")
+        raise UnsupportedVersion(shown(version), VERSIONS)
+    capabilities = fields.get(CLIENT_CAPABILITIES_KEY)
+    if type(capabilities) is not dict:
+        raise MalformedMeta(f"params._meta needs {CLIENT_CAPABILITIES_KEY}")
+    call = Call(request, _MODERN, channel, principal, cast("dict[str, object]", capabilities), fields.get(CLIENT_INFO_KEY))
+    if len(fields) > 2:
+        optional_fields(call, fields)
+    return call
+
+
+def optional_fields(call: Call, meta: dict[str, object]) -> None:
+    """Take progress token and log level from `_meta`.
+
+    Raises:
+        MalformedMeta: one of them has the wrong type or is no log level.
+    """
+    token = meta.get("progressToken")
+    if token is not None:
+        if type(token) is not str and type(token) is not int:
+            raise MalformedMeta("params._meta.progressToken must be a string or an integer")
+        call.progress_token = token
+    level = meta.get(LOG_LEVEL_KEY)
+    if level is not None:
+        number = LOGGING_LEVELS.get(cast("str", level)) if type(level) is str else None
+        if number is None:
+            raise MalformedMeta(f"params._meta {LOG_LEVEL_KEY} must be one of {', '.join(LOGGING_LEVELS)}")
+        call.log_level = number
+
+
+def shown(text: str, most: int = 64) -> str:
+    """A peer's text as it may stand in a message: printable ASCII, short."""
+    clean = "".join(c if " " <= c <= "~" else "?" for c in text[:most])
+    return clean + "..." if len(text) > most else clean

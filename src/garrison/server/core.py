@@ -1,0 +1,74 @@
+"""What all connections of one server share while it runs.
+
+Rules of this file:
+- Built once when a transport starts; the corridor is composed here and never per message.
+- It runs on one event loop. Starting it enters the server's lifespan, closing it leaves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from ..protocol.json import decoder
+from ..protocol.revisions import LATEST, get
+from .running import Runner
+from .sessions import LegacyDoor
+from .threads import Workers
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from ..policy import SecurityPolicy
+    from ..protocol.revisions import Revision
+    from .desk import Desk
+    from .listings import Listings
+    from .registry import Registry
+    from .subscriptions import Hub
+
+__all__ = ["Core"]
+
+
+class Core:
+    """The running server."""
+
+    def __init__(
+        self,
+        *,
+        policy: SecurityPolicy,
+        registry: Registry,
+        listings: Listings,
+        hub: Hub,
+        desk: Desk,
+        legacy: bool,
+        lifespan: AbstractAsyncContextManager[object] | None,
+    ) -> None:
+        self.policy = policy
+        self.registry = registry
+        self.listings = listings
+        self.hub = hub
+        self.desk = desk
+        self.decode = decoder(policy.limits)
+        self.modern = cast("Revision", get(LATEST))
+        self.serves_legacy = legacy
+        self.legacy = LegacyDoor(registry, listings, hub)
+        self.runner = Runner(desk)
+        self._lifespan = lifespan
+        self._workers: Workers | None = None
+
+    async def start(self) -> None:
+        """Enter the lifespan and tie everything to the running loop."""
+        loop = asyncio.get_running_loop()
+        state = None if self._lifespan is None else await self._lifespan.__aenter__()
+        self._workers = Workers(self.policy.limits.threads, loop)
+        self.runner.start(loop)
+        self.desk.start(loop, self._workers, state)
+
+    async def close(self) -> None:
+        """End subscriptions gracefully, let requests end, cancel what is left, leave the lifespan."""
+        self.hub.close()
+        await self.runner.close(self.policy.timeouts.shutdown)
+        if self._workers is not None:
+            self._workers.close()
+        if self._lifespan is not None:
+            await self._lifespan.__aexit__(None, None, None)

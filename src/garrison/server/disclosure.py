@@ -1,0 +1,64 @@
+"""What a peer is told about an error. The one place that decides it.
+
+Rules of this file:
+- An `McpError` was raised for the peer: its code, message and data travel. Everything else is a constant text and an
+  error id; the trace goes to the log beside the same id.
+- `BaseException` is caught on purpose where handlers run: a handler that raises `KeyboardInterrupt` or runs out of
+  memory must end its own request and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from ..errors import GarrisonError, InternalError, McpError
+from ..protocol.envelope import encode_error
+
+if TYPE_CHECKING:
+    from ..protocol.envelope import RequestId
+    from ..protocol.revisions import Revision
+
+__all__ = ["disclose", "encode_failure", "log"]
+
+log = logging.getLogger("garrison.server")
+
+
+def disclose(error: BaseException, where: str) -> McpError:
+    """The error that the peer may see. Unexpected ones are logged with their trace here."""
+    if isinstance(error, McpError) and not isinstance(error, InternalError):
+        if error.event is not None:
+            log.info("%s in %s: %s", error.event, where, error.message)
+        return error
+    if isinstance(error, TimeoutError):
+        log.warning("time-out in %s", where)
+        return InternalError("The request took too long (Timeouts.handler, or the tool's own timeout)")
+    error_id = secrets.token_hex(8)
+    if isinstance(error, InternalError):
+        log.error("error %s in %s: %s", error_id, where, error.detail or error.message, exc_info=error.__cause__)
+    elif isinstance(error, GarrisonError):
+        log.error("error %s in %s: %s", error_id, where, error, exc_info=error)
+    else:
+        log.error("error %s in %s", error_id, where, exc_info=error)
+    return InternalError(error_id=error_id)
+
+
+def encode_failure(identifier: RequestId | None, error: McpError, revision: Revision | None) -> bytes:
+    """The error response in the shape of the revision."""
+    if revision is None:
+        return encode_error(identifier, error.code, error.message, error.data)
+    shaped = revision.error(error.code, error.message, error.data)
+    code, message = cast("int", shaped["code"]), cast("str", shaped["message"])
+    try:
+        return encode_error(identifier, code, message, shaped.get("data"))
+    except (TypeError, ValueError, msgspec.MsgspecError):
+        log.error("error data of %s cannot be encoded", where_of(error))
+        return encode_error(identifier, code, message)
+
+
+def where_of(error: McpError) -> str:
+    """The error's class, for the log."""
+    return type(error).__name__

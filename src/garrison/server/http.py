@@ -1,0 +1,240 @@
+"""MCP over HTTP, the modern way: each POST is one request, complete in itself.
+
+Rules of this file:
+- The gate has looked at the head before the body was read; here the body is read, once, and held against the headers
+  that repeat parts of it.
+- The response is one JSON object unless the handler sends something first, or takes long: then it is an event stream.
+- When the peer goes, its request is cancelled.
+- Traffic of handshake revisions goes to `LegacyHttp`, which is absent where they are not served.
+
+Spec: 2026-07-28 basic/transports/streamable-http.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, cast
+
+from ..errors import BadRequest, HeaderMismatch, InvalidRequest, McpError, Refused, UnsupportedVersion
+from ..protocol.envelope import Notification, Request, encode_error, encode_notification, parse_message
+from ..protocol.headers import check_name, check_params
+from ..protocol.revisions import LATEST, LEGACY, VERSIONS
+from ..protocol.sse import encode_event
+from ..protocol.types import PROTOCOL_VERSION_KEY
+from .call import modern_call, shown
+from .disclosure import disclose, encode_failure
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable
+
+    from ..gate.http import HttpGate
+    from ..protocol.envelope import Message
+    from ..transports.http.exchange import Exchange, Head
+    from .core import Core
+    from .http_legacy import LegacyHttp
+
+__all__ = ["HttpApplication"]
+
+log = logging.getLogger("garrison.http")
+
+_LATEST: Final = LATEST.encode()
+_LEGACY: Final = frozenset(version.encode() for version in LEGACY)
+_CHALLENGE: Final = b"www-authenticate: Bearer\r\n"
+
+
+class _Channel:
+    """The response to one modern request."""
+
+    __slots__ = ("_exchange", "_streaming", "timer")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange: Exchange | None = exchange
+        self._streaming = False
+        self.timer: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Turn the response into a stream, if it is not one and the answer is not out."""
+        if self._exchange is not None and not self._streaming:
+            self._streaming = True
+            self._exchange.start_stream()
+
+    def notify(self, method: str, params: dict[str, object]) -> None:
+        exchange = self._exchange
+        if exchange is not None:
+            self.open()
+            exchange.send_event(encode_event(encode_notification(method, params)))
+
+    async def drain(self) -> None:
+        if self._exchange is not None:
+            await self._exchange.drain()
+
+    def ask(self, method: str, params: dict[str, object]) -> Awaitable[dict[str, object]]:
+        raise McpError("a modern client is not asked by request")
+
+    def close_stream(self) -> None:
+        return
+
+    def deliver(self, status: int, body: bytes) -> None:
+        """Send the answer; what comes after it is dropped."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            return
+        if self._streaming:
+            exchange.send_event(encode_event(body))
+            exchange.end_stream()
+        else:
+            exchange.respond(status, body)
+
+    def ended(self) -> None:
+        """The call is over, answered or not."""
+        self._exchange = None
+        if self.timer is not None:
+            self.timer.cancel()
+
+
+class HttpApplication:
+    """What the HTTP shells serve.
+
+    Args:
+        core: the running server.
+        gate: who may speak.
+        legacy: the handshake revisions, or None.
+        loop: the loop the listener runs on.
+    """
+
+    def __init__(self, core: Core, gate: HttpGate, legacy: LegacyHttp | None, loop: asyncio.AbstractEventLoop) -> None:
+        self._core = core
+        self._decode = core.decode
+        self._names = core.modern.methods.names
+        self._tools = core.registry.tools
+        self._keep_alive = core.policy.timeouts.keep_alive
+        self._legacy = legacy
+        self._loop = loop
+        self.check = gate.check
+
+    def refusal(self, error: Refused) -> tuple[int, bytes, bytes]:
+        """Status, body and header lines that tell the peer; the hint goes to the log."""
+        log.warning("%s: %s", error.event, error)
+        fields = b""
+        if error.status == 401:
+            fields = _CHALLENGE
+        elif error.status == 405:
+            fields = b"allow: POST, GET, DELETE\r\n" if self._legacy is not None else b"allow: POST\r\n"
+        elif error.status == 503:
+            fields = b"retry-after: 1\r\n"
+        return error.status, encode_error(None, InvalidRequest.code, error.message), fields
+
+    def handle(self, head: Head, body: bytes, exchange: Exchange) -> None:
+        """Answer one request. Never raises for what the peer sent."""
+        try:
+            if head.method == b"POST":
+                self._post(head, body, exchange)
+            elif self._legacy is None:
+                raise BadRequest("Method not allowed", status=405)
+            elif head.method == b"GET":
+                self._legacy.get(head, exchange)
+            else:
+                self._legacy.delete(head, exchange)
+        except McpError as exc:
+            disclose(exc, "message")
+            exchange.respond(exc.http_status, encode_failure(exc.request_id, exc, None))
+        except Refused as exc:
+            exchange.respond(*self.refusal(exc))
+
+    def _post(self, head: Head, body: bytes, exchange: Exchange) -> None:
+        value = self._decode(body)
+        version = head.fields.get(b"mcp-protocol-version")
+        if type(value) is list:
+            if self._legacy is None or version == _LATEST:
+                raise InvalidRequest("Batches are not part of this protocol revision")
+            self._legacy.batch(head, cast("list[object]", value), exchange)
+            return
+        message = parse_message(value)
+        if version == _LATEST:
+            self._modern(head, message, exchange)
+        elif _is_modern(version, message):
+            raise _mismatch(version, message)
+        elif self._legacy is None:
+            raise _refused_legacy(message)
+        else:
+            self._legacy.post(head, message, exchange)
+
+    def _modern(self, head: Head, message: Message, exchange: Exchange) -> None:
+        if type(message) is not Request:
+            if type(message) is Notification:
+                exchange.respond(202, b"")
+                return
+            raise InvalidRequest("A client of this revision sends no responses")
+        channel = _Channel(exchange)
+        try:
+            meta = message.params.get("_meta")
+            if type(meta) is dict and meta.get(PROTOCOL_VERSION_KEY, LATEST) != LATEST:
+                raise HeaderMismatch("MCP-Protocol-Version differs from the request's _meta")
+            call = modern_call(message, channel, head.principal)
+            self._match(head, message)
+        except McpError as exc:
+            exc.request_id = message.id
+            raise
+        running = self._core.runner.begin(call, channel.deliver, channel.ended)
+        if running is not None:
+            exchange.on_gone = running.cancel
+            channel.timer = self._loop.call_later(self._keep_alive, channel.open)
+
+    def _match(self, head: Head, request: Request) -> None:
+        """Hold the headers that repeat the body against it."""
+        method, fields = request.method, head.fields
+        if fields.get(b"mcp-method") != method.encode():
+            raise HeaderMismatch("Mcp-Method is missing or differs from the method in the body")
+        member = self._names.get(method)
+        if member is None:
+            return
+        name = request.params.get(member)
+        if type(name) is not str:
+            return  # the desk refuses it, whatever the header says
+        given = fields.get(b"mcp-name")
+        if given is None or given != name.encode():
+            check_name(head.text(b"mcp-name"), name)
+        if method == "tools/call":
+            tool = self._tools.get(name)
+            if tool is not None and tool.mirrors:
+                check_params(
+                    tool.mirrors, request.params.get("arguments"), lambda field: head.text(field.lower().encode())
+                )
+
+
+def _version_in(message: Message) -> object:
+    if type(message) is Request or type(message) is Notification:
+        meta = message.params.get("_meta")
+        if type(meta) is dict:
+            return cast("dict[str, object]", meta).get(PROTOCOL_VERSION_KEY)
+    return None
+
+
+def _is_modern(version: bytes | None, message: Message) -> bool:
+    """True for what no handshake revision sends, though the header is not the newest revision."""
+    return _version_in(message) is not None or (version is not None and version not in _LEGACY)
+
+
+def _mismatch(version: bytes | None, message: Message) -> McpError:
+    inside = _version_in(message)
+    said = None if version is None else version.decode("latin-1")
+    error: McpError
+    if said is None:
+        error = HeaderMismatch("MCP-Protocol-Version is required")
+    elif inside is not None and inside != said:
+        error = HeaderMismatch("MCP-Protocol-Version differs from the request's _meta")
+    else:
+        error = UnsupportedVersion(shown(said), VERSIONS)
+    if type(message) is Request:
+        error.request_id = message.id
+    return error
+
+
+def _refused_legacy(message: Message) -> McpError:
+    """A server without handshake revisions names what it speaks: an older client has nothing else to show."""
+    wanted = message.params.get("protocolVersion") if type(message) is Request else None
+    error = UnsupportedVersion(shown(wanted) if type(wanted) is str else "none", (LATEST,))
+    if type(message) is Request:
+        error.request_id = message.id
+    return error

@@ -1,0 +1,241 @@
+"""What a server offers: tools, resources, resource templates, prompts and completions, found by name.
+
+Rules of this file:
+- A name is registered once; a second registration raises, and so does a name outside `[A-Za-z0-9_.-]{1,128}`.
+- Listings keep the order of registration, so that clients and models can cache them.
+- Every change counts `revision` up and is told to `changed`; what is encoded from a listing is kept until then.
+
+Spec: 2026-07-28 server/tools, server/resources, server/prompts.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from ..errors import RegistrationError
+from ..protocol.headers import MirrorError, mirrors
+from ..protocol.schema import Schema, SchemaError
+from ..protocol.types import Prompt, Resource, ResourceTemplate, Tool
+from ..protocol.uri import UriError, parse_uri
+from ..protocol.uritemplate import UriTemplate
+from .depends import provider_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..protocol.headers import Mirror
+    from .signature import Signature
+
+__all__ = ["Completer", "PromptEntry", "Registry", "ResourceEntry", "TemplateEntry", "ToolEntry", "check_name"]
+
+E = TypeVar("E")
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,128}")
+
+
+def check_name(kind: str, name: str) -> str:
+    """The name, if it may be one.
+
+    Raises:
+        RegistrationError: characters outside A-Z a-z 0-9 _ . - or a length outside 1 to 128.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise RegistrationError(f"{kind} name {name!r}: use 1 to 128 of A-Z a-z 0-9 _ . - (set name=...)")
+    return name
+
+
+class Entry:
+    """What all registered functions have in common."""
+
+    __slots__ = ("fn", "inline", "provided", "signature", "timeout")
+
+    def __init__(self, fn: Callable[..., object], signature: Signature, timeout: float | None, inline: bool) -> None:
+        if inline and signature.is_async:
+            raise RegistrationError("inline=True is for functions written with def; async def already runs on the loop")
+        self.fn = fn
+        self.signature = signature
+        self.timeout = timeout
+        self.inline = inline
+        self.provided = any(provider_of(annotation) is not None for _, annotation in signature.injected)
+
+
+class ToolEntry(Entry):
+    """A tool: its definition and the function behind it."""
+
+    __slots__ = ("definition", "direct", "mirrors", "name", "publishes")
+
+    def __init__(
+        self, definition: Tool, fn: Callable[..., object], signature: Signature, timeout: float | None, inline: bool
+    ) -> None:
+        super().__init__(fn, signature, timeout, inline)
+        self.name = check_name("tool", definition.name)
+        self.definition = definition
+        self.direct = inline and not signature.injected
+        self.publishes = signature.output_schema is not None
+        try:
+            self.mirrors: tuple[Mirror, ...] = mirrors(definition.input_schema)
+            for schema in (definition.input_schema, definition.output_schema):
+                if schema is not None:
+                    Schema(schema)
+        except (MirrorError, SchemaError) as exc:
+            raise RegistrationError(f"tool {self.name!r}: {exc}") from exc
+
+
+class ResourceEntry(Entry):
+    """A resource at one URI."""
+
+    __slots__ = ("cache_scope", "definition", "ttl_ms")
+
+    def __init__(
+        self,
+        definition: Resource,
+        fn: Callable[..., object],
+        signature: Signature,
+        timeout: float | None,
+        inline: bool,
+        ttl_ms: int,
+        cache_scope: str,
+    ) -> None:
+        super().__init__(fn, signature, timeout, inline)
+        try:
+            parse_uri(definition.uri)
+        except UriError as exc:
+            raise RegistrationError(f"resource {definition.uri!r}: {exc}") from exc
+        self.definition = definition
+        self.ttl_ms = ttl_ms
+        self.cache_scope = cache_scope
+
+
+class TemplateEntry(Entry):
+    """Resources whose URIs fit a template."""
+
+    __slots__ = ("_wanted", "cache_scope", "definition", "template", "ttl_ms")
+
+    def __init__(
+        self,
+        definition: ResourceTemplate,
+        fn: Callable[..., object],
+        signature: Signature,
+        timeout: float | None,
+        inline: bool,
+        ttl_ms: int,
+        cache_scope: str,
+    ) -> None:
+        super().__init__(fn, signature, timeout, inline)
+        try:
+            self.template = UriTemplate(definition.uri_template)
+        except ValueError as exc:
+            raise RegistrationError(f"resource template {definition.uri_template!r}: {exc}") from exc
+        self.definition = definition
+        self.ttl_ms = ttl_ms
+        self.cache_scope = cache_scope
+        names = {parameter.name for parameter in signature.parameters}
+        unknown = sorted(
+            p.name for p in signature.parameters if p.required and p.name not in {*self.template.variables, "uri"}
+        )
+        if unknown:
+            raise RegistrationError(
+                f"resource template {definition.uri_template!r}: parameter {unknown[0]!r} is no variable of the template"
+            )
+        self._wanted = names
+
+    def bind(self, uri: str, values: dict[str, str | list[str]]) -> dict[str, object]:
+        """Keyword arguments for the handler, which takes the variables it names, and `uri` if it names that.
+
+        Raises:
+            InvalidArguments: a variable does not fit its parameter's type.
+        """
+        given: dict[str, object] = {"uri": uri, **values}
+        return self.signature.bind_text({name: value for name, value in given.items() if name in self._wanted})
+
+
+class PromptEntry(Entry):
+    """A prompt."""
+
+    __slots__ = ("definition",)
+
+    def __init__(
+        self, definition: Prompt, fn: Callable[..., object], signature: Signature, timeout: float | None, inline: bool
+    ) -> None:
+        super().__init__(fn, signature, timeout, inline)
+        check_name("prompt", definition.name)
+        self.definition = definition
+
+
+class Completer(Entry):
+    """A function that completes one argument of a prompt or one variable of a template.
+
+    It takes `value: str`, what was typed, and may take `arguments: dict[str, str]`, what is filled in already.
+    """
+
+    __slots__ = ("_wanted",)
+
+    def __init__(self, fn: Callable[..., object], signature: Signature) -> None:
+        super().__init__(fn, signature, None, inline=False)
+        self._wanted = {parameter.name for parameter in signature.parameters}
+        if not self._wanted <= {"value", "arguments"}:
+            raise RegistrationError(f"completion {signature.name}: takes value: str and arguments: dict[str, str] only")
+
+    def bind(self, value: str, arguments: dict[str, object]) -> dict[str, object]:
+        """Keyword arguments for the function."""
+        given: dict[str, object] = {"value": value, "arguments": arguments}
+        return {name: item for name, item in given.items() if name in self._wanted}
+
+
+class Registry:
+    """Everything a server offers. `changed` is called with "tools", "resources" or "prompts" after each change."""
+
+    def __init__(self) -> None:
+        self.tools: dict[str, ToolEntry] = {}
+        self.resources: dict[str, ResourceEntry] = {}
+        self.templates: dict[str, TemplateEntry] = {}
+        self.prompts: dict[str, PromptEntry] = {}
+        self.completers: dict[tuple[str, str], Completer] = {}
+        self.changed: Callable[[str], None] = lambda kind: None
+
+    def add_tool(self, entry: ToolEntry) -> None:
+        """Raises `RegistrationError` for a name that is taken."""
+        self._add(self.tools, entry.name, entry, "tool", "tools")
+
+    def add_resource(self, entry: ResourceEntry) -> None:
+        """Raises `RegistrationError` for a URI that is taken."""
+        self._add(self.resources, entry.definition.uri, entry, "resource", "resources")
+
+    def add_template(self, entry: TemplateEntry) -> None:
+        """Raises `RegistrationError` for a template that is taken."""
+        self._add(self.templates, entry.definition.uri_template, entry, "resource template", "resources")
+
+    def add_prompt(self, entry: PromptEntry) -> None:
+        """Raises `RegistrationError` for a name that is taken."""
+        self._add(self.prompts, entry.definition.name, entry, "prompt", "prompts")
+
+    def add_completer(self, reference: str, argument: str, entry: Completer) -> None:
+        """Raises `RegistrationError` for an argument that has a completer."""
+        if (reference, argument) in self.completers:
+            raise RegistrationError(f"argument {argument!r} of {reference!r} has a completion already")
+        self.completers[(reference, argument)] = entry
+
+    def remove(self, kind: str, name: str) -> None:
+        """Take a tool, resource, template or prompt away.
+
+        Raises:
+            KeyError: there is none of this name.
+        """
+        table = {"tool": self.tools, "resource": self.resources, "template": self.templates, "prompt": self.prompts}[kind]
+        del table[name]
+        self.changed({"tool": "tools", "prompt": "prompts"}.get(kind, "resources"))
+
+    def _add(self, table: dict[str, E], name: str, entry: E, kind: str, group: str) -> None:
+        if name in table:
+            raise RegistrationError(f"{kind} {name!r} is registered twice")
+        table[name] = entry
+        self.changed(group)
+
+    def find_template(self, uri: str) -> tuple[TemplateEntry, dict[str, str | list[str]]] | None:
+        """The first template, in order of registration, that this URI fits, with its variables."""
+        for entry in self.templates.values():
+            values = entry.template.match(uri)
+            if values is not None:
+                return entry, values
+        return None

@@ -1,0 +1,202 @@
+"""Running a server on a transport until it ends.
+
+Rules of this file:
+- What a transport does not need is not imported: a server on stdio loads no HTTP.
+- A listener without other authentication asks for a bearer token, printed once with the URL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+from ..errors import ConfigurationError, InsecureConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .app import Server
+
+__all__ = ["HttpServing", "resolve_token", "run_http", "run_stdio"]
+
+log = logging.getLogger("garrison.server")
+
+_MIN_TOKEN: Final = 16
+
+
+def run_stdio(server: Server) -> None:
+    """Serve one client on standard input and output."""
+    from ..transports.stdio import StdioShell, reserve
+    from .duplex import DuplexConnection
+
+    async def main() -> None:
+        core = server.core()
+        await core.start()
+        try:
+            shell = StdioShell(reading, writing, server.policy.limits, server.policy.timeouts)
+            await shell.run(
+                lambda shell: DuplexConnection(
+                    core, shell.send, principal="local", drain=shell.drain, resumed=shell.resume,
+                    congested=lambda: shell.congested,
+                )
+            )
+        finally:
+            await core.close()
+
+    reading, writing = reserve()
+    try:
+        asyncio.run(main())
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def resolve_token(server: Server, token: str | None) -> tuple[str | None, bool]:
+    """The listener's token, and whether it was made here.
+
+    Raises:
+        ConfigurationError: a token that is too short or has characters a header cannot carry.
+    """
+    reason = server.policy.dangerously_allow_unauthenticated
+    given = token or os.environ.get("GARRISON_TOKEN")
+    if given is not None:
+        if len(given) < _MIN_TOKEN or not all("!" <= c <= "~" for c in given):
+            raise ConfigurationError(f"token: at least {_MIN_TOKEN} visible ASCII characters")
+        return given, False
+    if reason:
+        log.warning("policy.relaxed: dangerously_allow_unauthenticated: %s", reason)
+        return None, False
+    import secrets
+
+    return secrets.token_urlsafe(32), True
+
+
+def check_address(host: str) -> None:
+    """Refuse an address that others can reach: there is no TLS on this listener.
+
+    Raises:
+        InsecureConfigurationError: the host is neither `localhost` nor a loopback address.
+    """
+    if host == "localhost":
+        return
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise InsecureConfigurationError(
+            f"host={host!r}: plain HTTP is served on loopback only; bind 127.0.0.1 and put a TLS proxy in front"
+        )
+
+
+class HttpServing:
+    """An HTTP listener and the server behind it, while they run.
+
+    Args:
+        server: what to serve.
+        host, port: where; port 0 lets the system choose.
+        token: see `Server.run_http`.
+        path: the endpoint.
+    """
+
+    def __init__(self, server: Server, host: str, port: int, *, token: str | None = None, path: str = "/mcp") -> None:
+        check_address(host)
+        self._server = server
+        self._host = host
+        self.port = port
+        self.path = path
+        self.token, self.token_is_new = resolve_token(server, token)
+
+    @property
+    def url(self) -> str:
+        """The endpoint's URL."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self.port}{self.path}"
+
+    async def start(self) -> None:
+        """Start serving.
+
+        Raises:
+            OSError: the address cannot be had.
+        """
+        from ..gate.http import HttpGate
+        from ..transports.http.edge import HttpListener
+        from .http import HttpApplication
+        from .http_legacy import LegacyHttp
+
+        server = self._server
+        policy = server.policy
+        self._core = server.core()
+        await self._core.start()
+        legacy = LegacyHttp(self._core, stateless=server.legacy == "stateless") if server.legacy != "off" else None
+        self.legacy = legacy
+
+        def application(port: int) -> HttpApplication:
+            gate = HttpGate(
+                port=port,
+                path=self.path,
+                allowed_hosts=policy.allowed_hosts,
+                allowed_origins=policy.allowed_origins,
+                token=self.token,
+                methods=frozenset({b"GET", b"DELETE"}) if legacy is not None else frozenset(),
+            )
+            return HttpApplication(self._core, gate, legacy, asyncio.get_running_loop())
+
+        self.listener = HttpListener(application, policy.limits, policy.timeouts)
+        try:
+            self.port = await self.listener.start(self._host, self.port)
+        except OSError:
+            await self._core.close()
+            raise
+
+    async def close(self) -> None:
+        """Let what runs end, then stop."""
+        grace = self._server.policy.timeouts.shutdown
+        self._core.hub.close()
+        await self.listener.close(grace)
+        if self.legacy is not None:
+            self.legacy.store.close()
+        await self._core.close()
+
+
+def run_http(
+    server: Server, host: str, port: int, *, token: str | None = None, announce: Callable[[HttpServing], None] | None = None
+) -> None:
+    """Serve HTTP until interrupted; `announce` is called once the listener is open."""
+    import signal
+
+    serving = HttpServing(server, host, port, token=token)
+
+    async def main() -> None:
+        await serving.start()
+        (announce or announce_on_stderr)(serving)
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                loop.add_signal_handler(number, stop.set)
+            except (NotImplementedError, RuntimeError, ValueError):
+                continue  # not the main thread, or not this platform
+        try:
+            await stop.wait()
+        finally:
+            await serving.close()
+
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        asyncio.run(main())
+        return
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main())
+
+
+def announce_on_stderr(serving: HttpServing) -> None:
+    """Say where the server is, and the token if it was made here."""
+    print(f"Serving MCP at {serving.url}", file=sys.stderr)  # noqa: T201 - the launching terminal is the reader
+    if serving.token_is_new:
+        print(f"Token: {serving.token}", file=sys.stderr, flush=True)  # noqa: T201 - shown once, as notebooks do

@@ -1,0 +1,133 @@
+"""Who wants to hear about changes: `subscriptions/listen` streams and legacy sessions, in one hub.
+
+Rules of this file:
+- A subscriber hears only what it asked for, and nothing before its acknowledgement.
+- The number of subscribers is bounded; so is what waits for each (the channel's own bound ends a stream that is full).
+
+Spec: 2026-07-28 basic/patterns/subscriptions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, cast
+
+from ..errors import InvalidParams, McpError
+from ..protocol.types import SUBSCRIPTION_ID_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .call import Call
+
+__all__ = ["Hub", "Listener"]
+
+_FLAGS: Final = {
+    "toolsListChanged": "notifications/tools/list_changed",
+    "promptsListChanged": "notifications/prompts/list_changed",
+    "resourcesListChanged": "notifications/resources/list_changed",
+}
+_UPDATED: Final = "notifications/resources/updated"
+
+
+class Listener:
+    """One subscriber: the methods and URIs it wants, and where its notifications go."""
+
+    __slots__ = ("methods", "send", "uris")
+
+    def __init__(self, send: Callable[[str, dict[str, object]], None]) -> None:
+        self.send = send
+        self.methods: set[str] = set()
+        self.uris: set[str] = set()
+
+
+class Hub:
+    """All subscribers of one server.
+
+    Args:
+        most: open `subscriptions/listen` streams at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._streams = 0
+        self._listeners: set[Listener] = set()
+        self._closing: set[asyncio.Future[None]] = set()
+
+    def add(self, listener: Listener) -> None:
+        """Start telling this listener."""
+        self._listeners.add(listener)
+
+    def discard(self, listener: Listener) -> None:
+        """Stop telling it."""
+        self._listeners.discard(listener)
+
+    def list_changed(self, kind: str) -> None:
+        """Tell who wants to know that the listing of "tools", "prompts" or "resources" changed."""
+        method = f"notifications/{kind}/list_changed"
+        for listener in tuple(self._listeners):
+            if method in listener.methods:
+                listener.send(method, {})
+
+    def resource_updated(self, uri: str) -> None:
+        """Tell who subscribed to this URI that its contents changed."""
+        for listener in tuple(self._listeners):
+            if uri in listener.uris:
+                listener.send(_UPDATED, {"uri": uri})
+
+    def close(self) -> None:
+        """End every stream gracefully: each gets its response."""
+        for future in tuple(self._closing):
+            if not future.done():
+                future.set_result(None)
+
+    async def listen(self, call: Call, offered: frozenset[str], most_uris: int) -> dict[str, object]:
+        """Serve one `subscriptions/listen` request until the server closes or the request is cancelled.
+
+        Args:
+            call: the request.
+            offered: the filter members this server can honour.
+            most_uris: how many resources one stream may name.
+        """
+        wanted = call.params.get("notifications")
+        if type(wanted) is not dict:
+            raise InvalidParams("subscriptions/listen needs params.notifications")
+        if self._streams >= self._most:
+            raise McpError("Too many open subscriptions", code=-32603)
+        honoured = _honoured(cast("dict[str, object]", wanted), offered, most_uris)
+        meta: dict[str, object] = {SUBSCRIPTION_ID_KEY: call.id}
+        channel = call.channel
+        listener = Listener(lambda method, params: channel.notify(method, {**params, "_meta": meta}))
+        listener.methods.update(_FLAGS[name] for name in honoured if name in _FLAGS)
+        listener.uris.update(cast("list[str]", honoured.get("resourceSubscriptions", [])))
+        channel.notify("notifications/subscriptions/acknowledged", {"_meta": meta, "notifications": honoured})
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closing.add(ended)
+        self._streams += 1
+        self.add(listener)
+        try:
+            await ended
+        finally:
+            self._streams -= 1
+            self._closing.discard(ended)
+            self.discard(listener)
+        return {"_meta": meta}
+
+
+def _honoured(wanted: dict[str, object], offered: frozenset[str], most_uris: int) -> dict[str, object]:
+    honoured: dict[str, object] = {}
+    for name in _FLAGS:
+        flag = wanted.get(name)
+        if flag is not None and type(flag) is not bool:
+            raise InvalidParams(f"notifications.{name} must be a boolean")
+        if flag and name in offered:
+            honoured[name] = True
+    uris = wanted.get("resourceSubscriptions")
+    if uris is not None:
+        if type(uris) is not list or not all(type(uri) is str for uri in cast("list[object]", uris)):
+            raise InvalidParams("notifications.resourceSubscriptions must be a list of strings")
+        if len(cast("list[object]", uris)) > most_uris:
+            raise InvalidParams(f"notifications.resourceSubscriptions: at most {most_uris}")
+        if "resourceSubscriptions" in offered:
+            honoured["resourceSubscriptions"] = uris
+    return honoured

@@ -1,0 +1,139 @@
+"""One HTTP request and its response, as the server's rooms see it, whatever carries it.
+
+Rules of this file:
+- `Head` is a request without its body: names in lower case, values as bytes, nothing decoded or trusted.
+- A field that decides about security may stand once. A second one is remembered in `repeated`, for the gate to refuse.
+- `Exchange` is the response side. Exactly one of `respond` and `start_stream` is called, once.
+
+RFC 9110 section 5.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ...errors import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+__all__ = ["SINGLE", "Application", "Exchange", "Head", "reason"]
+
+SINGLE: Final = frozenset(
+    {
+        b"accept",
+        b"authorization",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"last-event-id",
+        b"mcp-method",
+        b"mcp-name",
+        b"mcp-protocol-version",
+        b"mcp-session-id",
+        b"origin",
+        b"sec-fetch-site",
+        b"transfer-encoding",
+    }
+)
+_REASONS: Final = {
+    200: b"OK",
+    202: b"Accepted",
+    400: b"Bad Request",
+    401: b"Unauthorized",
+    403: b"Forbidden",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    406: b"Not Acceptable",
+    408: b"Request Timeout",
+    409: b"Conflict",
+    413: b"Content Too Large",
+    415: b"Unsupported Media Type",
+    417: b"Expectation Failed",
+    421: b"Misdirected Request",
+    431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
+    503: b"Service Unavailable",
+}
+
+
+def reason(status: int) -> bytes:
+    """The reason phrase of a status."""
+    return _REASONS.get(status, b"Unknown")
+
+
+class Head:
+    """A request's method, target and fields."""
+
+    __slots__ = ("fields", "method", "path", "principal", "query", "repeated")
+
+    def __init__(self) -> None:
+        self.method = b""
+        self.path = b""
+        self.query = b""
+        self.fields: dict[bytes, bytes] = {}
+        self.repeated: bytes | None = None
+        self.principal = ""
+        """Who sends this, set by the gate."""
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """Take one field."""
+        name = name.lower()
+        if name in self.fields:
+            if name in SINGLE or name.startswith(b"mcp-param-"):
+                self.repeated = name
+            value = self.fields[name] + b", " + value
+        self.fields[name] = value
+
+    def text(self, name: bytes) -> str | None:
+        """A field's value as text, or None."""
+        value = self.fields.get(name)
+        return None if value is None else value.decode("latin-1")
+
+
+class Exchange(Protocol):
+    """The response to one request. All methods belong to the event loop's thread."""
+
+    on_gone: Callable[[], None] | None
+    """Called once if the peer leaves, or is put out, before the response is complete."""
+
+    def respond(self, status: int, body: bytes, fields: bytes = b"") -> None:
+        """Send a whole response. `fields` are further header lines, each ended with CRLF; a body is JSON."""
+        ...
+
+    def start_stream(self, fields: bytes = b"") -> None:
+        """Begin an event stream (status 200)."""
+        ...
+
+    def send_event(self, event: bytes) -> None:
+        """Send one encoded event on the stream. Dropped when the peer is gone."""
+        ...
+
+    def end_stream(self) -> None:
+        """The stream is complete."""
+        ...
+
+    def drain(self) -> Awaitable[None]:
+        """Return when the peer has room for more."""
+        ...
+
+
+class Application(Protocol):
+    """What a listener serves."""
+
+    def check(self, head: Head) -> None:
+        """Called when the head is complete, before any byte of the body is taken.
+
+        Raises:
+            Refused: the request goes no further.
+        """
+        ...
+
+    def handle(self, head: Head, body: bytes, exchange: Exchange) -> None:
+        """Called with the complete request."""
+        ...
+
+    def refusal(self, error: Refused) -> tuple[int, bytes, bytes]:
+        """Status, body and further fields for a refusal."""
+        ...

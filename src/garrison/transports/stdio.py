@@ -1,0 +1,267 @@
+"""The server's end of stdio: one message per line on standard input and output.
+
+Rules of this file:
+- The protocol takes file descriptors 0 and 1 for itself. What a handler prints, and what its child processes write to
+  standard output, goes to standard error; what they read from standard input is empty.
+- Lines are counted while they are read. A line that is too long is thrown away as it comes, and answered once.
+- What is read together is served together and written with one system call.
+- Reading stops while the connection is saturated or the client does not take what is written.
+
+Spec: 2026-07-28 basic/transports/stdio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ..protocol.lines import TOO_LONG, LineReader
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ..policy import Limits, Timeouts
+    from ..protocol.lines import TooLong
+
+__all__ = ["Peer", "StdioShell", "reserve"]
+
+_CHUNK: Final = 256 * 1024
+
+
+class Peer(Protocol):
+    """The server's side of a connection, as the shell sees it."""
+
+    @property
+    def saturated(self) -> bool:
+        """True while nothing more should be read."""
+        ...
+
+    def receive(self, data: bytes) -> None:
+        """Take one message."""
+        ...
+
+    def too_long(self) -> None:
+        """A message was too long and is gone."""
+        ...
+
+    async def finish(self, grace: float) -> None:
+        """Let what runs end, for at most `grace` seconds."""
+        ...
+
+    def close(self) -> None:
+        """The client is gone."""
+        ...
+
+
+def reserve() -> tuple[int, int]:
+    """Take standard input and output for the protocol.
+
+    Returns:
+        Descriptors to read from and to write to. 0 is the null device from now on, and 1 is standard error.
+    """
+    sys.stdout.flush()
+    reading, writing = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return reading, writing
+
+
+class StdioShell:
+    """Moves lines between two descriptors and a peer.
+
+    Args:
+        reading, writing: as `reserve` gives them.
+    """
+
+    def __init__(self, reading: int, writing: int, limits: Limits, timeouts: Timeouts) -> None:
+        self._reading = reading
+        self._writing = writing
+        self._timeouts = timeouts
+        self._most = limits.outbound_bytes
+        self._lines = LineReader(limits.message_bytes)
+        self._backlog: deque[bytes | TooLong] = deque()
+        self._out: list[bytes] = []
+        self._rest = b""
+        self._collecting = False
+        self._watching = False
+        self._ended = False
+        self._room: asyncio.Future[None] | None = None
+
+    async def run(self, connect: Callable[[StdioShell], Peer]) -> None:
+        """Serve until input ends or a signal asks to stop."""
+        self._loop = asyncio.get_running_loop()
+        self._stop = self._loop.create_future()
+        self._peer = connect(self)
+        try:
+            os.set_blocking(self._reading, False)
+            self._loop.add_reader(self._reading, self._readable)
+            self._thread = None
+            self._watching = True
+        except (PermissionError, NotImplementedError, OSError):
+            # A file, or a platform whose loop watches no pipes: a thread reads instead.
+            os.set_blocking(self._reading, True)
+            self._go = threading.Semaphore(1)
+            self._thread = threading.Thread(target=self._read_in_thread, name="garrison-stdin", daemon=True)
+            self._thread.start()
+        self._pollable = self._can_poll_output()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                self._loop.add_signal_handler(number, self._end)
+            except (NotImplementedError, RuntimeError, ValueError):
+                continue  # not the main thread, or not this platform
+        try:
+            await self._stop
+            await self._peer.finish(self._timeouts.shutdown)
+            self._flush()
+            if self._rest:
+                await asyncio.wait([asyncio.ensure_future(self.drain())], timeout=self._timeouts.shutdown)
+        finally:
+            self._peer.close()
+            self._watch(False)
+            if self._pollable:
+                self._loop.remove_writer(self._writing)
+                os.set_blocking(self._writing, True)
+
+    def _can_poll_output(self) -> bool:
+        """True for a pipe or socket, which is ours to make non-blocking; a terminal is shared with others."""
+        import stat
+
+        mode = os.fstat(self._writing).st_mode
+        if sys.platform == "win32" or not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+            return False
+        os.set_blocking(self._writing, False)
+        return True
+
+    # Reading
+
+    def _watch(self, on: bool) -> None:
+        if self._thread is None and on != self._watching:
+            self._watching = on
+            if on:
+                self._loop.add_reader(self._reading, self._readable)
+            else:
+                self._loop.remove_reader(self._reading)
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._reading, _CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        self._take(data)
+
+    def _read_in_thread(self) -> None:
+        while self._go.acquire():
+            try:
+                data = os.read(self._reading, _CHUNK)
+            except OSError:
+                data = b""
+            try:
+                self._loop.call_soon_threadsafe(self._take, data)
+            except RuntimeError:
+                return
+            if not data:
+                return
+
+    def _take(self, data: bytes) -> None:
+        if data:
+            self._backlog.extend(self._lines.feed(data))
+        else:
+            self._ended = True
+            last = self._lines.close()
+            if last is not None:
+                self._backlog.append(last)
+        self.resume()
+        if self._thread is not None and not self._ended:
+            self._go.release()
+
+    def resume(self) -> None:
+        """Serve what was read, as far as there is room."""
+        peer, backlog = self._peer, self._backlog
+        self._collecting = True
+        while backlog and not peer.saturated and self._room is None:
+            line = backlog.popleft()
+            if line is TOO_LONG:
+                peer.too_long()
+            else:
+                peer.receive(line)  # type: ignore[arg-type]
+        self._collecting = False
+        self._flush()
+        if self._ended:
+            self._watch(False)
+            if not backlog:
+                self._end()
+        else:
+            self._watch(not backlog and self._room is None)
+
+    def _end(self) -> None:
+        if not self._stop.done():
+            self._stop.set_result(None)
+
+    # Writing
+
+    def send(self, message: bytes) -> None:
+        """Write one message."""
+        self._out.append(message)
+        if not self._collecting:
+            self._flush()
+
+    @property
+    def congested(self) -> bool:
+        """True while the client does not take what is written."""
+        return self._room is not None
+
+    def drain(self) -> Awaitable[None]:
+        """Return when the client has taken what waits."""
+        if self._room is None:
+            future: asyncio.Future[None] = self._loop.create_future()
+            future.set_result(None)
+            return future
+        return asyncio.shield(self._room)
+
+    def _flush(self) -> None:
+        if not self._out:
+            return
+        self._out.append(b"")
+        data = b"\n".join(self._out)
+        self._out.clear()
+        if self._rest:
+            self._rest += data
+            return
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            while data:
+                written = os.write(self._writing, data)
+                if written == len(data):
+                    break
+                data = data[written:]
+            self._rest = b""
+        except (BlockingIOError, InterruptedError):
+            first = not self._rest
+            self._rest = data
+            if first:
+                self._room = self._loop.create_future()
+                self._loop.add_writer(self._writing, self._writable)
+        except OSError:
+            self._rest = b""
+            self._out.clear()
+            self._end()  # the client reads no more: it is gone
+
+    def _writable(self) -> None:
+        self._write(self._rest)
+        if not self._rest:
+            self._loop.remove_writer(self._writing)
+            room, self._room = self._room, None
+            if room is not None and not room.done():
+                room.set_result(None)
+            self.resume()

@@ -1,0 +1,49 @@
+"""What every test can count on: coroutine tests run on a fresh event loop, with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+TEST_SECONDS = 30.0
+
+
+def _blocking(function: Callable[..., Awaitable[object]]) -> Callable[..., None]:
+    @functools.wraps(function)
+    def run(*args: object, **kwargs: object) -> None:
+        async def bounded() -> None:
+            async with asyncio.timeout(TEST_SECONDS):
+                await function(*args, **kwargs)
+
+        asyncio.run(bounded(), debug=False)
+
+    return run
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Runs `async def` tests, also those whose arguments hypothesis draws."""
+    function: Any = pyfuncitem.obj  # a test is any callable, with attributes that plugins put on it
+    property_test = getattr(function, "hypothesis", None)
+    if property_test is not None and inspect.iscoroutinefunction(property_test.inner_test):
+        property_test.inner_test = _blocking(property_test.inner_test)
+        return None
+    if not inspect.iscoroutinefunction(function):
+        return None
+    names = inspect.signature(function).parameters
+    _blocking(function)(**{name: value for name, value in pyfuncitem.funcargs.items() if name in names})
+    return True
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 on which nothing listened a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
