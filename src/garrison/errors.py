@@ -223,7 +223,9 @@ class InternalError(McpError):
     code = -32603
     http_status = 500
 
-    def __init__(self, message: str = "Internal error", *, detail: str | None = None, error_id: str | None = None) -> None:
+    def __init__(
+        self, message: str = "Internal error", *, detail: str | None = None, error_id: str | None = None
+    ) -> None:
         super().__init__(message, data={"errorId": error_id} if error_id else None)
         self.detail = detail
         self.error_id = error_id

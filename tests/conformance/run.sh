@@ -21,7 +21,8 @@ cd "$(dirname "$0")/../.."
 
 what=${1:-all}
 python=${PYTHON:-.venv/bin/python}
-: "${SERVER_CMD:=$python tests/conformance/everything_server.py --port {port}}"
+default_server="$python -m tests.conformance.everything_server --port {port}"
+: "${SERVER_CMD:=$default_server}"
 : "${CLIENT_CMD:=$python tests/conformance/client.py}"
 : "${REVISIONS:=2025-11-25 2026-07-28}"
 : "${SPEC_VERSIONS:=2025-03-26 2025-06-18}"

@@ -48,12 +48,15 @@ class Catalogue:
     def __init__(self, *, most: int) -> None:
         self._most = most
         self._tools: dict[str, _Known] = {}
+        self.changes = 0
+        """How often the list was forgotten."""
         self.complete = False
         """True once every page was learnt since the last change."""
 
     def forget(self) -> None:
         """Forgets all tools: the server's list has changed."""
         self._tools.clear()
+        self.changes += 1
         self.complete = False
 
     def learn(self, result: t.ListToolsResult, *, mirrored: bool) -> t.ListToolsResult:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from ..errors import ConfigurationError, ProtocolViolation, RemoteError, ToolError
+from ..errors import ClientError, ConfigurationError, ProtocolViolation, RemoteError, ToolError
 from ..policy import SecurityPolicy
 from ..protocol import types as t
 from .cache import Cache
@@ -240,10 +240,11 @@ class Client:
         self, *, timeout: float | None = None, meta: Mapping[str, object] | None = None
     ) -> AsyncIterator[t.Tool]:
         """All tools, page by page, up to `Limits.pages` pages."""
+        changes = self._catalogue.changes
         async for page in self._pages("tools/list", t.ListToolsResult, timeout, meta):
             for tool in self._catalogue.learn(page, mirrored=self._conversation.mirrors).tools:
                 yield tool
-        self._catalogue.complete = True
+        self._catalogue.complete = changes == self._catalogue.changes
 
     async def resources(
         self, *, timeout: float | None = None, meta: Mapping[str, object] | None = None
@@ -304,7 +305,12 @@ class Client:
             raw = await self._call_tool(name, given, timeout, meta, on_progress)
         result = self._read("tools/call", raw, t.CallToolResult)
         if result.structured_content is not t.UNSET and not self._catalogue.knows(name):
-            await self._learn_all(fresh=False)
+            try:
+                await self._learn_all(fresh=False)
+            except ClientError as exc:
+                # The tool was called and has its result; that its listing cannot be had must not hide it.
+                _log.warning("The output schema of %.128r is not known: %s", name, exc)
+                self._catalogue.complete = True
         self._catalogue.check(name, result)
         if raise_on_error and result.is_error:
             raise ToolError("\n".join(part.text for part in result.content if isinstance(part, t.TextContent)))
@@ -323,7 +329,6 @@ class Client:
             {"name": name, "arguments": arguments},
             timeout=timeout,
             meta=meta,
-            name=name,
             headers=self._catalogue.headers(name, arguments),
             on_progress=on_progress,
         )
@@ -347,7 +352,7 @@ class Client:
         params: dict[str, object] = {"name": name}
         if arguments is not None:
             params["arguments"] = arguments
-        answered = await self._ask("prompts/get", params, timeout, meta, name=name, safe=True)
+        answered = await self._ask("prompts/get", params, timeout, meta, safe=True)
         return self._read("prompts/get", answered.raw, t.GetPromptResult)
 
     async def complete(
@@ -432,11 +437,10 @@ class Client:
         timeout: float | None,
         meta: Mapping[str, object] | None,
         *,
-        name: str | None = None,
         safe: bool = False,
     ) -> Answered:
         return await self._conversation.ask(
-            method, params, timeout=timeout, meta=meta, name=name, safe=safe, on_progress=self._on_progress
+            method, params, timeout=timeout, meta=meta, safe=safe, on_progress=self._on_progress
         )
 
     # How results are read.
@@ -468,8 +472,7 @@ class Client:
             if isinstance(found, kind):
                 return found
             generation = cache.generation
-        name = subject if method == "resources/read" else None
-        answered = await self._ask(method, params, timeout, meta, name=name, safe=True)
+        answered = await self._ask(method, params, timeout, meta, safe=True)
         result = self._read(method, answered.raw, kind)
         if cache is not None and not answered.asked:
             cache.put(key, result, size=answered.size, now=clock(), generation=generation)

@@ -101,6 +101,7 @@ class Conversation:
         self._timeout = timeout
         self._answers = answers
         self._on_notification = on_notification
+        self._meeting: Link | None = None
         self._lock = asyncio.Lock()
         self._restarts: deque[float] = deque(maxlen=_RESTARTS)
 
@@ -137,7 +138,7 @@ class Conversation:
     async def aclose(self) -> None:
         """Ends everything; from any task, at any time, any number of times."""
         self.closed = True
-        link, self.link = self.link, None
+        link, self.link = self.link or self._meeting, None
         transport, self._transport = self._transport, None
         if link is not None:
             await link.aclose()
@@ -147,13 +148,13 @@ class Conversation:
     async def _meet(self) -> Link:
         transport = self._transport or self._make()
         self._transport = None
-        link = self._new_link(transport)
+        link = self._meeting = self._new_link(transport)
         try:
             await transport.open()
             try:
                 agreement = await negotiate(link, self._versions, self._answers, self._timeouts)
             except NoHandshake:
-                link = self._new_link(_oldest(transport))
+                link = self._meeting = self._new_link(_oldest(transport))
                 await link.transport.open()
                 agreement = await handshake(link, self._older, self._answers, self._timeouts)
             self.agreement = agreement
@@ -168,6 +169,8 @@ class Conversation:
         except BaseException:  # whatever ended the meeting, nothing of it may stay open
             await link.aclose()
             raise
+        finally:
+            self._meeting = None
         self.link = link
         return link
 
@@ -227,7 +230,6 @@ class Conversation:
         *,
         timeout: float | None = None,
         meta: Mapping[str, object] | None = None,
-        name: str | None = None,
         headers: Sequence[tuple[str, str]] = (),
         safe: bool = False,
         on_progress: Callable[[t.ProgressParams], object] | None = None,
@@ -237,7 +239,6 @@ class Conversation:
         Args:
             method, params, meta: the request; `params` without `_meta`.
             timeout: seconds for each round.
-            name: what `Mcp-Name` repeats.
             headers: further HTTP headers.
             safe: whether doing it twice changes nothing.
             on_progress: hears its progress.
@@ -254,7 +255,6 @@ class Conversation:
                 sent,
                 timeout=self._timeout if timeout is None else timeout,
                 meta=meta,
-                name=name,
                 headers=headers,
                 safe=safe,
                 on_progress=on_progress,

@@ -144,7 +144,6 @@ class Link:
         *,
         timeout: float | None = None,
         meta: Mapping[str, object] | None = None,
-        name: str | None = None,
         headers: Sequence[tuple[str, str]] = (),
         safe: bool = False,
         stream: bool = False,
@@ -166,8 +165,12 @@ class Link:
                 if key.startswith(_RESERVED) or key == "progressToken":
                     raise ConfigurationError(f"meta=: {key} is set by the client itself")
             parts.append(encode(meta)[1:-1])
-        if self.revision is not None and not self.revision.modern:
-            params = self.revision.request(method, dict(params))
+        name: object = None
+        if self.revision is not None:
+            member = self.revision.methods.names.get(method)
+            name = params.get(member) if member is not None else None
+            if not self.revision.modern:
+                params = self.revision.request(method, dict(params))
         rest = encode(params)
         if parts:
             body = b'{"_meta":{%b}%b%b' % (b",".join(parts), b"," if len(rest) > 2 else b"", rest[1:])
@@ -182,7 +185,7 @@ class Link:
             b'{"jsonrpc":"2.0","id":%d,"method":%b,"params":%b}' % (number, spelled, body),
             asyncio.get_running_loop().create_future(),
             timeout=_INFINITE if stream else self._timeouts.request if timeout is None else timeout,
-            name=name,
+            name=name if isinstance(name, str) else None,
             headers=headers,
             safe=safe,
             stream=stream,
@@ -309,9 +312,8 @@ class Link:
                     self._settle(call, message)
                     return
         if status in (401, 403):
-            self.fail(
-                call, AuthenticationRequired(status, f"The server refused {call.method} ({status}): a token is needed")
-            )
+            why = "it wants a token" if status == 401 else "it is not allowed"
+            self.fail(call, AuthenticationRequired(status, f"The server refused {call.method}: {why} ({status})"))
         else:
             self.fail(call, HttpError(status, f"The server answered {call.method} with HTTP status {status}"))
 

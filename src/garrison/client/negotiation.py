@@ -109,10 +109,12 @@ async def negotiate(link: Link, versions: Sequence[str], answers: Answers, timeo
 async def _discover(link: Link, modern: list[str], legacy: list[str], timeouts: Timeouts) -> Agreement | None:
     """The agreement with a modern server; None when the server is of the older era."""
     version = modern[0]
+    # On one channel silence means the older era, so it is not listened to for long; HTTP always answers.
+    patience = timeouts.request if link.transport.http else timeouts.connect
     for _ in range(2):
         link.speak(_revision(version))
         try:
-            raw = await link.run(link.call("server/discover", {}, timeout=timeouts.connect, safe=True))
+            raw = await link.run(link.call("server/discover", {}, timeout=patience, safe=True))
         except RemoteError as exc:
             if exc.code not in _MODERN_ERRORS:
                 return None

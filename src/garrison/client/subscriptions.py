@@ -218,6 +218,8 @@ class ModernSource:
 
     async def close(self, subscription: Subscription) -> None:
         self._closing = True
+        if self._acknowledged is not None:
+            self._acknowledged.cancel()
         if self._link is not None and self._call is not None:
             self._link.abandon(self._call)
         task = self._task
@@ -226,6 +228,13 @@ class ModernSource:
             await asyncio.wait((task,), timeout=1.0)
 
     async def _run(self, subscription: Subscription) -> None:
+        try:
+            await self._listen(subscription)
+        except asyncio.CancelledError:
+            self._finish(subscription, None)
+            raise
+
+    async def _listen(self, subscription: Subscription) -> None:
         wanted = t.to_dict(subscription.wanted)
         while True:
             try:

@@ -6,7 +6,7 @@ Rules of this file:
   told about paths or methods before it is known that they may ask.
 - What the peer sends about itself, forwarded headers included, decides nothing.
 
-RFC 9110 section 7.2 and 12.5; Fetch, "Origin" and "Sec-Fetch-Site"; spec: 2026-07-28 streamable-http "Security & Endpoint".
+RFC 9110 sections 7.2 and 12.5; Fetch, "Origin" and "Sec-Fetch-Site"; spec: 2026-07-28 streamable-http, "Security".
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Final
 from ..errors import BadRequest, ConfigurationError, HostRefused, OriginRefused, Unauthenticated
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..transports.http.exchange import Head
 
 __all__ = ["HttpGate"]
@@ -25,9 +27,16 @@ __all__ = ["HttpGate"]
 _HOST: Final = re.compile(rb"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
-_JSON_TYPES: Final = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
+_JSON_TYPES: Final = frozenset(
+    {b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"}
+)
 _BOTH: Final = frozenset(
-    {b"application/json, text/event-stream", b"text/event-stream, application/json", b"application/json,text/event-stream", b"*/*"}
+    {
+        b"application/json, text/event-stream",
+        b"text/event-stream, application/json",
+        b"application/json,text/event-stream",
+        b"*/*",
+    }
 )
 
 
@@ -35,11 +44,12 @@ class HttpGate:
     """The checks of one listener.
 
     Args:
-        port: where it listens; part of its own names.
+        port: where it listens on loopback; part of its own names. None: it has no names but `allowed_hosts`.
         path: the MCP endpoint.
         allowed_hosts, allowed_origins: what is answered beside the loopback names.
         token: the bearer token every request must carry; None asks for none.
-        methods: HTTP methods that the endpoint answers.
+        methods: HTTP methods that the endpoint answers beside POST.
+        others: further paths, and the HTTP methods each answers.
 
     Raises:
         ConfigurationError: an allowed host or origin is not of its form.
@@ -48,15 +58,16 @@ class HttpGate:
     def __init__(
         self,
         *,
-        port: int,
+        port: int | None,
         path: str,
         allowed_hosts: tuple[str, ...],
         allowed_origins: tuple[str, ...],
         token: str | None,
         methods: frozenset[bytes],
+        others: Mapping[str, frozenset[bytes]] | None = None,
     ) -> None:
         hosts: set[bytes] = set()
-        for name in _LOOPBACK:
+        for name in _LOOPBACK if port is not None else ():
             hosts.add(f"{name}:{port}".encode())
             if port == 80:
                 hosts.add(name.encode())
@@ -65,7 +76,11 @@ class HttpGate:
             if _HOST.fullmatch(value) is None:
                 raise ConfigurationError(f"allowed_hosts: {host!r} is not a host or host:port")
             hosts.add(value)
-        origins = {f"http://{host.decode()}".encode() for host in hosts if host.partition(b":")[0] in (b"127.0.0.1", b"localhost") or host.startswith(b"[::1]")}
+        origins = {
+            f"http://{host.decode()}".encode()
+            for host in hosts
+            if host.partition(b":")[0] in (b"127.0.0.1", b"localhost") or host.startswith(b"[::1]")
+        }
         for origin in allowed_origins:
             if _ORIGIN.fullmatch(origin.lower()) is None:
                 raise ConfigurationError(f"allowed_origins: {origin!r} is not scheme://host[:port]")
@@ -74,7 +89,8 @@ class HttpGate:
         self._origins = frozenset(origins)
         self._path = path.encode()
         self._authorization = None if token is None else b"Bearer " + token.encode()
-        self._methods = methods
+        self._methods = {name.encode(): answered for name, answered in (others or {}).items()}
+        self._methods[self._path] = methods | {b"POST"}
         self.principal = "anonymous" if token is None else "token"
 
     def check(self, head: Head) -> None:
@@ -93,22 +109,23 @@ class HttpGate:
                 raise OriginRefused("Origin not allowed", hint="SecurityPolicy.allowed_origins")
         elif fields.get(b"sec-fetch-site") in (b"cross-site", b"same-site"):
             raise OriginRefused("Cross-site request without an allowed Origin", hint="SecurityPolicy.allowed_origins")
-        if head.path != self._path:
+        methods = self._methods.get(head.path)
+        if methods is None:
             raise BadRequest("Not found", status=404)
         if self._authorization is not None:
             given = fields.get(b"authorization", b"")
             if not hmac.compare_digest(given, self._authorization):
                 self._check_scheme(given)
         head.principal = self.principal
+        if head.method not in methods:
+            raise BadRequest("Method not allowed", status=405)
         if head.method == b"POST":
             if fields.get(b"content-type") not in _JSON_TYPES:
                 self._check_content_type(fields.get(b"content-type"))
             if b"content-encoding" in fields:
                 raise BadRequest("Content-Encoding is not served", status=415)
-            if fields.get(b"accept") not in _BOTH:
+            if fields.get(b"accept") not in _BOTH and head.path == self._path:
                 self._check_accept(fields.get(b"accept"))
-        elif head.method not in self._methods:
-            raise BadRequest("Method not allowed", status=405)
 
     def _check_host(self, host: bytes | None) -> None:
         if host is None or _HOST.fullmatch(host) is None:
@@ -120,7 +137,9 @@ class HttpGate:
         scheme, _, token = given.partition(b" ")
         expected = self._authorization or b""
         if scheme.lower() != b"bearer" or not hmac.compare_digest(b"Bearer " + token.strip(), expected):
-            raise Unauthenticated("A bearer token is required", hint="the token printed at start, --token, GARRISON_TOKEN")
+            raise Unauthenticated(
+                "A bearer token is required", hint="the token printed at start, --token, GARRISON_TOKEN"
+            )
 
     def _check_content_type(self, value: bytes | None) -> None:
         media, _, parameters = (value or b"").partition(b";")

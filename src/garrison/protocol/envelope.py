@@ -68,7 +68,7 @@ class Notification:
 
 
 class Response:
-    """A response: `result` or `error` is set, never both. `id` is None only for an error whose request had no readable id."""
+    """A response: `result` or `error` is set, never both. `id` is None only where a request's id could not be read."""
 
     __slots__ = ("error", "id", "result")
 
@@ -103,7 +103,7 @@ def parse_message(value: object) -> Message:
     if type(method) is str and message.get("jsonrpc") == "2.0" and 0 < len(method) <= 128:
         params = message.get("params")
         if params is None and "params" not in message:
-            params = {}
+            params = dict[str, object]()
         if type(params) is dict and message.keys() <= _REQUEST:
             params = cast("dict[str, object]", params)
             identifier = message.get("id")

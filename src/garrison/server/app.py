@@ -120,6 +120,8 @@ class Server:
         cache_scope: "public" where listings are the same for everybody.
         legacy: whether handshake revisions are served: with "sessions", "stateless" (nothing can be asked back over
             HTTP), or "off".
+        http_sse: serve the HTTP+SSE transport of 2024-11-05 too, at `/sse` and `/messages/` beside the endpoint, for
+            clients that know no newer one. Needs `legacy="sessions"`.
 
     Raises:
         ConfigurationError: a value is not what it should be.
@@ -142,11 +144,14 @@ class Server:
         ttl_ms: int = 60_000,
         cache_scope: CacheScope = "private",
         legacy: Literal["sessions", "stateless", "off"] = "sessions",
+        http_sse: bool = False,
     ) -> None:
         if page_size is not None and page_size < 1:
             raise ConfigurationError("page_size must be at least 1, or None")
         if ttl_ms < 0:
             raise ConfigurationError("ttl_ms must not be negative")
+        if http_sse and legacy != "sessions":
+            raise ConfigurationError('http_sse needs legacy="sessions"')
         self.info = Implementation(
             name=name,
             version=version,
@@ -157,6 +162,7 @@ class Server:
         )
         self.policy = policy if policy is not None else SecurityPolicy()
         self.legacy = legacy
+        self.http_sse = http_sse
         self._lifespan = lifespan
         self._state_key = state_key
         self._sealer: Sealer | None = None
@@ -315,7 +321,7 @@ class Server:
         """Publish a function as a prompt; see `prompt`."""
         named = name or _name_of(fn)
         signature = Signature.of(fn, name=named, inject=is_injected, structured_output=False)
-        arguments = signature.text_arguments().arguments
+        arguments = signature.text_arguments().listed
         definition = Prompt(
             name=named,
             title=options.get("title"),
@@ -413,14 +419,18 @@ class Server:
         run_http(self, host, port, token=token)
 
     def asgi(self, *, path: str = "/mcp", token: str | None = None) -> AsgiApp:
-        """This server as an ASGI application, to mount in another.
+        """This server as an ASGI application, to run under an ASGI server or mount in another application.
+
+        Hosts that are not in `SecurityPolicy.allowed_hosts` are answered only where the host server says that the
+        connection came to a loopback address, and under loopback names with that address's port.
 
         Args:
             path: the endpoint's path below where the application is mounted.
-            token: the bearer token that clients must send; `GARRISON_TOKEN` or a new random one when not given.
+            token: the bearer token that clients must send; `GARRISON_TOKEN` or a new random one when not given. Give
+                one where several processes serve the same clients.
 
         Raises:
-            ConfigurationError: `SecurityPolicy.allowed_hosts` is empty, so that no request could be answered.
+            ConfigurationError: the token is too short or has characters that a header cannot carry.
         """
         from .asgi import AsgiApp
 

@@ -15,6 +15,7 @@ Spec: 2026-07-28 basic/patterns/mrtr.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, cast
@@ -39,7 +40,7 @@ _NOT_PART_OF_THE_REQUEST: Final = frozenset({"_meta", "inputResponses", "request
 
 
 class InputRequired(BaseException):
-    """Ends a handler's run because answers are missing. Not an `Exception`, so that no handler catches it by accident."""
+    """Ends a handler's run because answers are missing. No `Exception`, so that no handler catches it by accident."""
 
 
 class Question:
@@ -65,7 +66,18 @@ class Question:
 class Asker:
     """The questions of one request, with the answers known so far."""
 
-    __slots__ = ("_answers", "_call", "_counts", "_done", "_given", "_limits", "_pending", "_round", "_sealer", "_timeouts")
+    __slots__ = (
+        "_answers",
+        "_call",
+        "_counts",
+        "_done",
+        "_given",
+        "_limits",
+        "_pending",
+        "_round",
+        "_sealer",
+        "_timeouts",
+    )
 
     def __init__(self, call: Call, sealer: Callable[[], Sealer], limits: Limits, timeouts: Timeouts) -> None:
         self._call = call
@@ -150,8 +162,8 @@ class Asker:
         if key in self._done:
             return self._done[key]
         value = fn()
-        if asyncio.iscoroutine(value) or isinstance(value, asyncio.Future):
-            value = await value
+        if inspect.isawaitable(value):
+            value = await cast("Awaitable[object]", value)
         self._done[key] = msgspec.to_builtins(value)
         return value
 
@@ -174,14 +186,12 @@ class Asker:
 
 def declares(capabilities: dict[str, object], path: tuple[str, ...]) -> bool:
     """True if the client declared this capability. `elicitation: {}` means form mode (spec: client/elicitation)."""
-    value: object = capabilities
+    members = capabilities
     for depth, name in enumerate(path):
+        value = members.get(name)
         if type(value) is not dict:
-            return False
-        members = cast("dict[str, object]", value)
-        if name not in members:
             return depth == 1 and path == ("elicitation", "form") and not members
-        value = members[name]
+        members = cast("dict[str, object]", value)
     return True
 
 

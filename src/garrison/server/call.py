@@ -14,16 +14,24 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from ..errors import InvalidParams, UnsupportedVersion
 from ..protocol.revisions import LATEST, VERSIONS, get
-from ..protocol.types import CLIENT_CAPABILITIES_KEY, CLIENT_INFO_KEY, LOG_LEVEL_KEY, LOGGING_LEVELS, PROTOCOL_VERSION_KEY
+from ..protocol.types import (
+    CLIENT_CAPABILITIES_KEY,
+    CLIENT_INFO_KEY,
+    LOG_LEVEL_KEY,
+    LOGGING_LEVELS,
+    PROTOCOL_VERSION_KEY,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from ..protocol.envelope import Request, RequestId
     from ..protocol.revisions import Revision
+    from ..protocol.types import LoggingLevel
     from .running import Running
 
 __all__ = ["Call", "Channel", "MalformedMeta", "modern_call", "optional_fields", "shown"]
+
 
 class MalformedMeta(InvalidParams):
     """The request's `_meta` lacks a required protocol field, or has one of the wrong type."""
@@ -121,8 +129,10 @@ def modern_call(request: Request, channel: Channel, principal: str) -> Call:
     capabilities = fields.get(CLIENT_CAPABILITIES_KEY)
     if type(capabilities) is not dict:
         raise MalformedMeta(f"params._meta needs {CLIENT_CAPABILITIES_KEY}")
-    call = Call(request, _MODERN, channel, principal, cast("dict[str, object]", capabilities), fields.get(CLIENT_INFO_KEY))
-    if len(fields) > 2:
+    call = Call(
+        request, _MODERN, channel, principal, cast("dict[str, object]", capabilities), fields.get(CLIENT_INFO_KEY)
+    )
+    if "progressToken" in fields or LOG_LEVEL_KEY in fields:
         optional_fields(call, fields)
     return call
 
@@ -140,7 +150,7 @@ def optional_fields(call: Call, meta: dict[str, object]) -> None:
         call.progress_token = token
     level = meta.get(LOG_LEVEL_KEY)
     if level is not None:
-        number = LOGGING_LEVELS.get(cast("str", level)) if type(level) is str else None
+        number = LOGGING_LEVELS.get(cast("LoggingLevel", level)) if type(level) is str else None
         if number is None:
             raise MalformedMeta(f"params._meta {LOG_LEVEL_KEY} must be one of {', '.join(LOGGING_LEVELS)}")
         call.log_level = number

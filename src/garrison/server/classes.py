@@ -101,9 +101,8 @@ def server_of(instance: object) -> Server:
             "tuple[Callable[[Server, Callable[..., object]], None], ...]",
             getattr(getattr(type(instance), attribute, None), _MARK, ()),
         )
-        if isinstance(marks, tuple):
-            for add in marks:
-                add(server, cast("Callable[..., object]", getattr(instance, attribute)))
+        for add in marks:
+            add(server, cast("Callable[..., object]", getattr(instance, attribute)))
     _servers[instance] = server
     return server
 

@@ -24,8 +24,8 @@ from ..protocol.uri import UriError, parse_uri
 from .ask import Asker, InputRequired
 from .call import shown
 from .context import Context
-from .disclosure import disclose
 from .depends import provide
+from .disclosure import disclose
 from .results import ToolOutput, prompt_result, resource_result
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Desk:
             return self._run_tool(tool, call, kwargs)
         try:
             return self._tool_result(tool, tool.fn(**kwargs), call)
-        except BaseException as exc:  # a handler's failure ends its own request and nothing else
+        except BaseException as exc:  # noqa: BLE001 - a handler's failure ends its own request and nothing else
             return self._tool_failure(tool, exc, call)
 
     def _tool_result(self, tool: ToolEntry, value: object, call: Call) -> bytes:
@@ -149,7 +149,7 @@ class Desk:
             return self._tool_result(tool, value, call)
         except (asyncio.CancelledError, GeneratorExit):
             raise
-        except BaseException as exc:  # a handler's failure ends its own request and nothing else
+        except BaseException as exc:  # noqa: BLE001 - a handler's failure ends its own request and nothing else
             return self._tool_failure(tool, exc, call)
 
     # Running a handler
@@ -251,7 +251,12 @@ class Desk:
         return self._run_resource(template, call, uri, kwargs, template.definition.mime_type)
 
     async def _run_resource(
-        self, entry: ResourceEntry | TemplateEntry, call: Call, uri: str, kwargs: dict[str, object], mime_type: str | None
+        self,
+        entry: ResourceEntry | TemplateEntry,
+        call: Call,
+        uri: str,
+        kwargs: dict[str, object],
+        mime_type: str | None,
     ) -> bytes:
         value = await self._safely(entry, call, kwargs, f"resource {shown(uri)}")
         if isinstance(value, _Questions):
@@ -271,8 +276,10 @@ class Desk:
         name = call.params.get("name")
         prompt = prompts.get(name) if type(name) is str else None
         if prompt is None:
-            raise InvalidParams(f"Unknown prompt: {shown(name)}" if type(name) is str else "params.name must be a string")
-        kwargs = prompt.signature.bind_text(self._text_arguments(call.params.get("arguments")))
+            raise InvalidParams(
+                f"Unknown prompt: {shown(name)}" if type(name) is str else "params.name must be a string"
+            )
+        kwargs = prompt.signature.bind_text(_text_arguments(call.params.get("arguments")))
         return self._run_prompt(prompt, call, kwargs, prompt.definition.description)
 
     async def _run_prompt(self, entry: Entry, call: Call, kwargs: dict[str, object], description: str | None) -> bytes:
@@ -283,16 +290,6 @@ class Desk:
             return self._wire.struct(call.method, prompt_result(description, value), call.revision)
         except Exception as exc:  # a value that cannot be encoded is the handler's failure
             raise disclose(exc, "prompt") from exc
-
-    @staticmethod
-    def _text_arguments(arguments: object) -> dict[str, object]:
-        if arguments is None:
-            return {}
-        if type(arguments) is not dict or not all(
-            type(value) is str for value in cast("dict[str, object]", arguments).values()
-        ):
-            raise InvalidParams("params.arguments must be an object of strings")
-        return cast("dict[str, object]", arguments)
 
     # Completion
 
@@ -327,6 +324,16 @@ class _Questions:
         return wire.struct(call.method, self._asker.result(), call.revision)
 
 
+def _text_arguments(arguments: object) -> dict[str, object]:
+    if arguments is None:
+        return {}
+    if type(arguments) is dict:
+        given = cast("dict[str, object]", arguments)
+        if all(type(value) is str for value in given.values()):
+            return given
+    raise InvalidParams("params.arguments must be an object of strings")
+
+
 def _completion(params: dict[str, object]) -> tuple[str, str, str, dict[str, object]]:
     reference, argument = params.get("ref"), params.get("argument")
     if type(reference) is dict and type(argument) is dict:
@@ -336,5 +343,5 @@ def _completion(params: dict[str, object]) -> tuple[str, str, str, dict[str, obj
         if type(named) is str and type(name) is str and type(value) is str:
             context = params.get("context")
             given = cast("dict[str, object]", context).get("arguments") if type(context) is dict else None
-            return named, name, value, Desk._text_arguments(given)  # noqa: SLF001
+            return named, name, value, _text_arguments(given)
     raise InvalidParams("completion/complete needs params.ref and params.argument with name and value")

@@ -122,11 +122,11 @@ class DuplexConnection:
     def receive(self, data: bytes) -> None:
         """Take one message. Never raises for what the peer sent."""
         try:
-            value = self._decode(data)
+            value: object = self._decode(data)
             if type(value) is list and self.session is not None and self.session.revision.batches:
                 self._batch(cast("list[object]", value))
                 return
-            self._message(value, self.send)
+            self._message(cast("object", value), self.send)
         except McpError as exc:
             self._refuse(exc, self.send)
 
@@ -172,7 +172,7 @@ class DuplexConnection:
         core = self._core
         meta = request.params.get("_meta")
         try:
-            if type(meta) is dict and PROTOCOL_VERSION_KEY in meta:
+            if type(meta) is dict and PROTOCOL_VERSION_KEY in cast("dict[str, object]", meta):
                 call = modern_call(request, self._channel, self._principal)
             elif self.session is not None:
                 result = core.legacy.local(request, self.session)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
 
+from ..errors import ConfigurationError
 from ..protocol.schema import Schema, SchemaError
 from ..protocol.uri import UriError, parse_uri
-from ..errors import ConfigurationError
 from .ask import Question
 
 if TYPE_CHECKING:

@@ -169,7 +169,7 @@ class HttpApplication:
         channel = _Channel(exchange)
         try:
             meta = message.params.get("_meta")
-            if type(meta) is dict and meta.get(PROTOCOL_VERSION_KEY, LATEST) != LATEST:
+            if type(meta) is dict and cast("dict[str, object]", meta).get(PROTOCOL_VERSION_KEY, LATEST) != LATEST:
                 raise HeaderMismatch("MCP-Protocol-Version differs from the request's _meta")
             call = modern_call(message, channel, head.principal)
             self._match(head, message)

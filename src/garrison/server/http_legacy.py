@@ -51,7 +51,11 @@ class _Channel:
     __slots__ = ("_deliver", "_exchange", "_over", "_session", "_stream", "_streams")
 
     def __init__(
-        self, session: Session, streams: Streams, exchange: Exchange | None, deliver: Callable[[bytes], None] | None = None
+        self,
+        session: Session,
+        streams: Streams,
+        exchange: Exchange | None,
+        deliver: Callable[[bytes], None] | None = None,
     ) -> None:
         self._session = session
         self._streams = streams
@@ -250,7 +254,7 @@ class LegacyHttp:
         most = self._core.policy.limits.batch
         if not session.revision.batches or not 1 <= len(items) <= most:
             raise InvalidRequest(f"A batch has 1 to {most} messages, and only in revision 2025-03-26")
-        if not any(type(item) is not dict or "method" in item and "id" in item for item in items):
+        if not any(type(item) is not dict or ("method" in item and "id" in item) for item in items):
             for item in items:
                 self._one_way(parse_message(item), session)
             exchange.respond(202, b"")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from ..protocol.revisions import Revision
     from ..protocol.sealed import Sealer
+    from ..protocol.types import CacheScope
     from .registry import Registry
     from .results import Wire
 
@@ -64,7 +65,7 @@ class Listings:
         *,
         page_size: int | None,
         ttl_ms: int,
-        cache_scope: str,
+        cache_scope: CacheScope,
         instructions: str | None,
     ) -> None:
         self._registry = registry
@@ -72,7 +73,7 @@ class Listings:
         self._sealer = sealer
         self._page_size = page_size
         self._ttl_ms = ttl_ms
-        self._scope = cache_scope
+        self._scope: CacheScope = cache_scope
         self.instructions = instructions
         self._pages: dict[tuple[str, str, int], bytes] = {}
         self._version = 0
@@ -105,7 +106,7 @@ class Listings:
                 capabilities=self.capabilities(),
                 instructions=self.instructions,
                 ttl_ms=self._ttl_ms,
-                cache_scope=self._scope,  # type: ignore[arg-type]
+                cache_scope=self._scope,
             )
             page = self._pages[key] = self._wire.struct("server/discover", result, revision)
         return page

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..protocol.headers import Mirror
+    from ..protocol.types import CacheScope
     from .signature import Signature
 
 __all__ = ["Completer", "PromptEntry", "Registry", "ResourceEntry", "TemplateEntry", "ToolEntry", "check_name"]
@@ -95,7 +96,7 @@ class ResourceEntry(Entry):
         timeout: float | None,
         inline: bool,
         ttl_ms: int,
-        cache_scope: str,
+        cache_scope: CacheScope,
     ) -> None:
         super().__init__(fn, signature, timeout, inline)
         try:
@@ -104,7 +105,7 @@ class ResourceEntry(Entry):
             raise RegistrationError(f"resource {definition.uri!r}: {exc}") from exc
         self.definition = definition
         self.ttl_ms = ttl_ms
-        self.cache_scope = cache_scope
+        self.cache_scope: CacheScope = cache_scope
 
 
 class TemplateEntry(Entry):
@@ -120,7 +121,7 @@ class TemplateEntry(Entry):
         timeout: float | None,
         inline: bool,
         ttl_ms: int,
-        cache_scope: str,
+        cache_scope: CacheScope,
     ) -> None:
         super().__init__(fn, signature, timeout, inline)
         try:
@@ -129,14 +130,14 @@ class TemplateEntry(Entry):
             raise RegistrationError(f"resource template {definition.uri_template!r}: {exc}") from exc
         self.definition = definition
         self.ttl_ms = ttl_ms
-        self.cache_scope = cache_scope
+        self.cache_scope: CacheScope = cache_scope
         names = {parameter.name for parameter in signature.parameters}
         unknown = sorted(
             p.name for p in signature.parameters if p.required and p.name not in {*self.template.variables, "uri"}
         )
         if unknown:
             raise RegistrationError(
-                f"resource template {definition.uri_template!r}: parameter {unknown[0]!r} is no variable of the template"
+                f"resource template {definition.uri_template!r}: parameter {unknown[0]!r} is no variable of it"
             )
         self._wanted = names
 
@@ -222,7 +223,9 @@ class Registry:
         Raises:
             KeyError: there is none of this name.
         """
-        table = {"tool": self.tools, "resource": self.resources, "template": self.templates, "prompt": self.prompts}[kind]
+        table = {"tool": self.tools, "resource": self.resources, "template": self.templates, "prompt": self.prompts}[
+            kind
+        ]
         del table[name]
         self.changed({"tool": "tools", "prompt": "prompts"}.get(kind, "resources"))
 

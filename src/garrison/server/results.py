@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..protocol.revisions import Revision
-    from ..protocol.types import ContentBlock
+    from ..protocol.types import CacheScope, ContentBlock
+    from ..protocol.types import ResourceContents as Contents
     from .signature import Signature
 
 __all__ = ["ResourceContents", "ToolOutput", "Wire", "prompt_result", "resource_result"]
@@ -121,7 +122,8 @@ class Wire:
         kind = type(value)
         structured = signature.to_structured(value)
         if kind is str:
-            text = encode_text(value if self.clean is None else self.clean(cast("str", value)))
+            plain = cast("str", value)
+            text = encode_text(plain if self.clean is None else self.clean(plain))
         elif kind is int:
             text = b'"%d"' % value
         else:
@@ -182,9 +184,8 @@ class Wire:
             result = CallToolResult(content=[TextContent(value)])
         elif isinstance(value, _CONTENT):
             result = CallToolResult(content=[value])
-        elif isinstance(value, (list, tuple)) and all(isinstance(item, (str, *_CONTENT)) for item in value):
-            blocks = [TextContent(item) if isinstance(item, str) else item for item in value]
-            result = CallToolResult(content=cast("list[ContentBlock]", blocks))
+        elif (blocks := _blocks(value)) is not None:
+            result = CallToolResult(content=blocks)
         elif isinstance(value, (bytes, bytearray, memoryview)):
             raise InternalError(detail="a tool returned bytes; return ImageContent, AudioContent or EmbeddedResource")
         else:
@@ -194,7 +195,24 @@ class Wire:
         return self.struct("tools/call", result, revision)
 
 
-def resource_result(uri: str, mime_type: str | None, value: object, ttl_ms: int, scope: str) -> ReadResourceResult:
+def _blocks(value: object) -> list[ContentBlock] | None:
+    """The content in a list of texts and content, or None for any other value."""
+    if not isinstance(value, (list, tuple)):
+        return None
+    blocks: list[ContentBlock] = []
+    for item in cast("Sequence[object]", value):
+        if isinstance(item, str):
+            blocks.append(TextContent(item))
+        elif isinstance(item, _CONTENT):
+            blocks.append(item)
+        else:
+            return None
+    return blocks
+
+
+def resource_result(
+    uri: str, mime_type: str | None, value: object, ttl_ms: int, scope: CacheScope
+) -> ReadResourceResult:
     """The result of reading a resource whose handler returned `value`.
 
     Raises:
@@ -202,14 +220,12 @@ def resource_result(uri: str, mime_type: str | None, value: object, ttl_ms: int,
     """
     if isinstance(value, ReadResourceResult):
         return value
-    values = cast("list[object]", value) if isinstance(value, list) else [value]
-    if not values or not all(isinstance(item, (TextResourceContents, BlobResourceContents)) for item in values):
-        values = [_contents(uri, mime_type, value)]
-    return ReadResourceResult(
-        contents=cast("list[TextResourceContents | BlobResourceContents]", values),
-        ttl_ms=ttl_ms,
-        cache_scope=scope,
+    parts = cast("list[object]", value) if isinstance(value, list) else list[object]()
+    several = [part for part in parts if isinstance(part, (TextResourceContents, BlobResourceContents))]
+    contents: list[Contents] = (
+        [*several] if several and len(several) == len(parts) else [_contents(uri, mime_type, cast("object", value))]
     )
+    return ReadResourceResult(contents=contents, ttl_ms=ttl_ms, cache_scope=scope)
 
 
 def _contents(uri: str, mime_type: str | None, value: object) -> TextResourceContents | BlobResourceContents:
@@ -218,7 +234,7 @@ def _contents(uri: str, mime_type: str | None, value: object) -> TextResourceCon
     if isinstance(value, str):
         return ResourceContents.text(uri, value, mime_type or "text/plain")
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return ResourceContents.blob(uri, bytes(value), mime_type or "application/octet-stream")
+        return ResourceContents.blob(uri, bytes(cast("bytes", value)), mime_type or "application/octet-stream")
     if value is None:
         raise InternalError(detail=f"the handler of resource {uri} returned None; raise ResourceNotFound instead")
     contents = ResourceContents.json(uri, value)
@@ -233,7 +249,7 @@ def prompt_result(description: str | None, value: object) -> GetPromptResult:
     """
     if isinstance(value, GetPromptResult):
         return value
-    values = cast("list[object]", list(value)) if isinstance(value, (list, tuple)) else [value]
+    values = list(cast("Sequence[object]", value)) if isinstance(value, (list, tuple)) else [value]
     return GetPromptResult(messages=[_message(item) for item in values], description=description)
 
 

@@ -39,9 +39,7 @@ class Running:
 
     __slots__ = ("_call", "_deliver", "_expired", "_left", "_loop", "_on_end", "_started", "_timer", "ended", "task")
 
-    def __init__(
-        self, call: Call, deliver: Callable[[int, bytes], None], loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, call: Call, deliver: Callable[[int, bytes], None], loop: asyncio.AbstractEventLoop) -> None:
         self._call = call
         self._deliver = deliver
         self._loop = loop
@@ -60,15 +58,19 @@ class Running:
             status, body = 200, encode_result(call.id, await coroutine)
         except asyncio.CancelledError:
             if not self._expired:
+                self._stop()
                 self._end()
                 raise
             error: McpError = disclose(TimeoutError(), call.method)
             status, body = error.http_status, encode_failure(call.id, error, call.revision)
-        except BaseException as exc:  # nothing a handler does may end the loop that serves the others
+        except BaseException as exc:  # noqa: BLE001 - nothing a handler does may end the loop that serves the others
             error = exc if type(exc) is not InternalError and isinstance(exc, McpError) else disclose(exc, call.method)
             status, body = error.http_status, encode_failure(call.id, error, call.revision)
-        self._end()
-        self._deliver(status, body)
+        self._stop()
+        try:
+            self._deliver(status, body)
+        finally:
+            self._end()  # after the answer: what is told here takes an unanswered call for one that was taken back
 
     def watch(self, on_end: Callable[[], None]) -> None:
         """Start the clock; `on_end` is called when the call is over, however it ended."""
@@ -99,11 +101,14 @@ class Running:
         self._expired = True
         self.cancel()
 
-    def _end(self) -> None:
+    def _stop(self) -> None:
         self.ended = True
+        self._call.running = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _end(self) -> None:
         if self._on_end is not None:
             self._on_end()
 
@@ -134,15 +139,15 @@ class Runner:
         """
         try:
             outcome = self._desk.dispatch(call)
-            if type(outcome) is bytes:
+            if isinstance(outcome, bytes):
                 deliver(200, encode_result(call.id, outcome))
                 return None
-        except BaseException as exc:  # nothing a handler does may end the loop that serves the others
+        except BaseException as exc:  # noqa: BLE001 - nothing a handler does may end the loop that serves the others
             error = disclose(exc, call.method)
             deliver(error.http_status, encode_failure(call.id, error, call.revision))
             return None
         running = call.running = Running(call, deliver, self._loop)
-        task = _start(self._loop, running.run(outcome))  # type: ignore[arg-type]
+        task = _start(self._loop, running.run(outcome))
         if running.ended:
             return None
         running.task = task

@@ -40,7 +40,11 @@ def run_stdio(server: Server) -> None:
             shell = StdioShell(reading, writing, server.policy.limits, server.policy.timeouts)
             await shell.run(
                 lambda shell: DuplexConnection(
-                    core, shell.send, principal="local", drain=shell.drain, resumed=shell.resume,
+                    core,
+                    shell.send,
+                    principal="local",
+                    drain=shell.drain,
+                    resumed=shell.resume,
                     congested=lambda: shell.congested,
                 )
             )
@@ -105,7 +109,7 @@ class HttpServing:
 
     def __init__(self, server: Server, host: str, port: int, *, token: str | None = None, path: str = "/mcp") -> None:
         check_address(host)
-        self._server = server
+        self.server = server
         self._host = host
         self.port = port
         self.path = path
@@ -123,30 +127,15 @@ class HttpServing:
         Raises:
             OSError: the address cannot be had.
         """
-        from ..gate.http import HttpGate
         from ..transports.http.edge import HttpListener
-        from .http import HttpApplication
-        from .http_legacy import LegacyHttp
+        from .site import HttpSite
 
-        server = self._server
-        policy = server.policy
-        self._core = server.core()
+        policy = self.server.policy
+        self._site = HttpSite(self.server, path=self.path, token=self.token, loop=asyncio.get_running_loop())
+        self._core = self._site.core
+        self.legacy = self._site.legacy
         await self._core.start()
-        legacy = LegacyHttp(self._core, stateless=server.legacy == "stateless") if server.legacy != "off" else None
-        self.legacy = legacy
-
-        def application(port: int) -> HttpApplication:
-            gate = HttpGate(
-                port=port,
-                path=self.path,
-                allowed_hosts=policy.allowed_hosts,
-                allowed_origins=policy.allowed_origins,
-                token=self.token,
-                methods=frozenset({b"GET", b"DELETE"}) if legacy is not None else frozenset(),
-            )
-            return HttpApplication(self._core, gate, legacy, asyncio.get_running_loop())
-
-        self.listener = HttpListener(application, policy.limits, policy.timeouts)
+        self.listener = HttpListener(self._site.application, policy.limits, policy.timeouts)
         try:
             self.port = await self.listener.start(self._host, self.port)
         except OSError:
@@ -155,21 +144,26 @@ class HttpServing:
 
     async def close(self) -> None:
         """Let what runs end, then stop."""
-        grace = self._server.policy.timeouts.shutdown
+        grace = self.server.policy.timeouts.shutdown
         self._core.hub.close()
         await self.listener.close(grace)
-        if self.legacy is not None:
-            self.legacy.store.close()
+        self._site.close_sessions()
         await self._core.close()
 
 
 def run_http(
-    server: Server, host: str, port: int, *, token: str | None = None, announce: Callable[[HttpServing], None] | None = None
+    server: Server,
+    host: str,
+    port: int,
+    *,
+    token: str | None = None,
+    path: str = "/mcp",
+    announce: Callable[[HttpServing], None] | None = None,
 ) -> None:
     """Serve HTTP until interrupted; `announce` is called once the listener is open."""
     import signal
 
-    serving = HttpServing(server, host, port, token=token)
+    serving = HttpServing(server, host, port, token=token, path=path)
 
     async def main() -> None:
         await serving.start()

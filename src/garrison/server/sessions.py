@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..policy import Limits, Timeouts
     from ..protocol.envelope import Request, Response
     from ..protocol.revisions import Revision
+    from ..protocol.types import LoggingLevel
     from .call import Channel
     from .listings import Listings
     from .registry import Registry
@@ -42,7 +43,19 @@ _WAITING_QUESTIONS: Final = 64
 class Session:
     """One legacy client after its handshake."""
 
-    __slots__ = ("_asks", "_next", "capabilities", "client_info", "extra", "id", "listener", "log_level", "principal", "revision", "used")
+    __slots__ = (
+        "_asks",
+        "_next",
+        "capabilities",
+        "client_info",
+        "extra",
+        "id",
+        "listener",
+        "log_level",
+        "principal",
+        "revision",
+        "used",
+    )
 
     def __init__(
         self, id: str, revision: Revision, principal: str, capabilities: dict[str, object], client_info: object
@@ -195,7 +208,7 @@ class LegacyDoor:
             return b"{}"
         if method == "logging/setLevel":
             level = request.params.get("level")
-            number = LOGGING_LEVELS.get(level) if type(level) is str else None  # type: ignore[call-overload]
+            number = LOGGING_LEVELS.get(cast("LoggingLevel", level)) if type(level) is str else None
             if number is None:
                 raise InvalidParams(f"params.level must be one of {', '.join(LOGGING_LEVELS)}")
             session.log_level = number

@@ -4,7 +4,7 @@ Rules of this file:
 - A bounded number of threads, started when needed; a call waits its turn in the order it came.
 - Each call carries the caller's context variables.
 - Results go back to the event loop in batches: one wake-up serves all that ended meanwhile.
-- A thread cannot be stopped. When its request ends early, the result is dropped and the thread goes on to the next call.
+- A thread cannot be stopped. When its request ends early, its result is dropped and it goes on to the next call.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Workers:
             if not future.cancelled():
                 try:
                     result = context.run(fn)
-                except BaseException as exc:  # whatever a handler raises belongs to its own request
+                except BaseException as exc:  # noqa: BLE001 - whatever a handler raises belongs to its own request
                     error = exc
             self._done.append((future, result, error))
             del job, fn, future, context, result, error

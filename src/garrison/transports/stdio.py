@@ -20,7 +20,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ..protocol.lines import TOO_LONG, LineReader
+from ..protocol.lines import LineReader
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -189,10 +189,10 @@ class StdioShell:
         self._collecting = True
         while backlog and not peer.saturated and self._room is None:
             line = backlog.popleft()
-            if line is TOO_LONG:
-                peer.too_long()
+            if isinstance(line, bytes):
+                peer.receive(line)
             else:
-                peer.receive(line)  # type: ignore[arg-type]
+                peer.too_long()
         self._collecting = False
         self._flush()
         if self._ended:

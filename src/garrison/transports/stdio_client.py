@@ -89,7 +89,7 @@ class StdioProcess:
         if isinstance(argv, str) or not items or not all(type(part) is str and "\0" not in part for part in items):
             raise ConfigurationError("a local server is given as a list of strings: the program and its arguments")
         self._argv = tuple(argv)
-        self._env = {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(env or {})
+        self._env = {name: os.environ[name] for name in INHERITED for name in os.environ} | dict(env or {})
         self._cwd = cwd
         self.limits = limits
         self.timeouts = timeouts
@@ -175,7 +175,8 @@ class _Child(asyncio.SubprocessProtocol):
     def write(self, line: bytes) -> asyncio.Future[None] | None:
         if self._stdin is not None:
             self._stdin.write(line + b"\n")
-        return self._room
+        # Shielded: the one future serves every writer, and one that gives up must not end the others' wait.
+        return asyncio.shield(self._room) if self._room is not None else None
 
     async def end(self, patience: float) -> None:
         """Closes the input, waits, and takes stronger means until the process is gone."""

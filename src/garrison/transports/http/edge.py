@@ -18,12 +18,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
 from ...errors import BadRequest, Overloaded, Refused
-from .exchange import Head, reason
+from .exchange import SECURITY_FIELDS, Head, reason
+from .heads import KnownHeads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,10 +36,9 @@ __all__ = ["HttpListener"]
 
 log = logging.getLogger("garrison.http")
 
-SECURITY_FIELDS: Final = (
-    b"x-content-type-options: nosniff\r\ncache-control: no-store\r\nreferrer-policy: no-referrer\r\n"
+_JSON_OK: Final = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n%bcontent-length: %%d\r\n\r\n%%b" % SECURITY_FIELDS
 )
-_JSON_OK: Final = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n%bcontent-length: %%d\r\n\r\n%%b" % SECURITY_FIELDS
 _STREAM: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-accel-buffering: no\r\n%btransfer-encoding: chunked\r\n"
     % SECURITY_FIELDS
@@ -53,6 +53,7 @@ class _Connection(asyncio.Protocol):
 
     __slots__ = (
         "_body",
+        "_chunk",
         "_chunks",
         "_failure",
         "_fresh",
@@ -83,6 +84,7 @@ class _Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._head_raw = 0
         self._fresh = False
+        self._chunk = b""
         self._body: bytes = b""
         self._chunks: list[bytes] | None = None
         self._size = 0
@@ -102,7 +104,7 @@ class _Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self.transport = cast("asyncio.Transport", transport)
         listener = self._listener
         self.deadline = listener.now() + listener.timeouts.head
         if len(listener.connections) >= listener.limits.connections:
@@ -126,7 +128,26 @@ class _Connection(asyncio.Protocol):
         if self.answering:
             self._hold(data)
             return
+        if self._head is None:
+            known = self._listener.heads.match(data)
+            if known is not None and self._shortcut(*known):
+                return
         self._feed(data)
+
+    def _shortcut(self, head: Head, body: bytes) -> bool:
+        """Serve a request whose head needs no parsing. False if the gate has an objection, for the parser to repeat."""
+        listener = self._listener
+        try:
+            listener.application.check(head)
+        except Refused:
+            return False
+        if len(body) > listener.limits.message_bytes:
+            return False
+        self._keep = True
+        self.answering = True
+        self.deadline = 0.0
+        listener.application.handle(head, body, self)
+        return True
 
     def pause_writing(self) -> None:
         self._room = self._listener.loop.create_future()
@@ -149,6 +170,7 @@ class _Connection(asyncio.Protocol):
 
     def _feed(self, data: bytes) -> None:
         self._fresh = False
+        self._chunk = data
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -233,6 +255,8 @@ class _Connection(asyncio.Protocol):
         if head is None:
             return
         body = self._body if self._chunks is None else b"".join(self._chunks)
+        if self._fresh and not self._queue:
+            self._listener.heads.learn(self._chunk, head)
         self._queue.append((head, body, self._parser.should_keep_alive()))
         self._head = None
         self._body = b""
@@ -287,7 +311,9 @@ class _Connection(asyncio.Protocol):
             return
         transport = self.transport
         transport.write(b"%x\r\n%b\r\n" % (len(event), event))
-        if self._room is not None and transport.get_write_buffer_size() > self._listener.limits.outbound_bytes + len(event):
+        if self._room is not None and transport.get_write_buffer_size() > self._listener.limits.outbound_bytes + len(
+            event
+        ):
             log.warning("slow reader put out: %s (Limits.outbound_bytes)", self.peer)
             self.abort()
 
@@ -382,6 +408,7 @@ class HttpListener:
         self._make = application
         self.limits = limits
         self.timeouts = timeouts
+        self.heads = KnownHeads(limits.header_count, limits.header_bytes)
         self.connections: set[_Connection] = set()
         self.streams: set[_Connection] = set()
         self.closing = False

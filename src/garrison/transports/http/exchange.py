@@ -17,7 +17,7 @@ from ...errors import Refused
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["SINGLE", "Application", "Exchange", "Head", "reason"]
+__all__ = ["SECURITY_FIELDS", "SINGLE", "Application", "Exchange", "Head", "reason"]
 
 SINGLE: Final = frozenset(
     {
@@ -37,6 +37,10 @@ SINGLE: Final = frozenset(
         b"transfer-encoding",
     }
 )
+SECURITY_FIELDS: Final = (
+    b"x-content-type-options: nosniff\r\ncache-control: no-store\r\nreferrer-policy: no-referrer\r\n"
+)
+"""Header lines of every response."""
 _REASONS: Final = {
     200: b"OK",
     202: b"Accepted",
@@ -66,10 +70,12 @@ def reason(status: int) -> bytes:
 class Head:
     """A request's method, target and fields."""
 
-    __slots__ = ("fields", "method", "path", "principal", "query", "repeated")
+    __slots__ = ("fields", "method", "path", "principal", "query", "repeated", "root")
 
     def __init__(self) -> None:
         self.method = b""
+        self.root = b""
+        """Where the application is mounted; what `path` does not say."""
         self.path = b""
         self.query = b""
         self.fields: dict[bytes, bytes] = {}
@@ -78,8 +84,9 @@ class Head:
         """Who sends this, set by the gate."""
 
     def add(self, name: bytes, value: bytes) -> None:
-        """Take one field."""
+        """Take one field. White space around its value is not part of it (RFC 9110 section 5.5)."""
         name = name.lower()
+        value = value.strip(b" \t")
         if name in self.fields:
             if name in SINGLE or name.startswith(b"mcp-param-"):
                 self.repeated = name

@@ -425,7 +425,8 @@ class Pool:
                 ssl=context,
                 server_hostname=endpoint.host if context is not None else None,
                 ssl_handshake_timeout=self._timeouts.connect if context is not None else None,
-                happy_eyeballs_delay=0.25,
+                # RFC 8305. The loop may leak a socket when the race is cancelled: not where there is nothing to race.
+                happy_eyeballs_delay=None if endpoint.loopback else 0.25,
             )
             return connection
         transport, tunnel = await loop.create_connection(

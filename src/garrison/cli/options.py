@@ -1,0 +1,175 @@
+"""The words of every command: a table of commands, and the options of each.
+
+Rules of this file:
+- Options that several commands share are added by one function, so that they mean the same everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["COMMANDS", "Command", "parser_for", "usage"]
+
+
+class Command(NamedTuple):
+    """One command: where it lives and what it takes."""
+
+    summary: str
+    module: str
+    function: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    talks: bool = False
+    """True when it is a client of a target."""
+    epilog: str = ""
+
+
+def usage() -> str:
+    """The commands, for people who ask what there is."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(["usage: garrison COMMAND ...", "", *lines, "", "garrison COMMAND --help says more."])
+
+
+def parser_for(name: str) -> argparse.ArgumentParser:
+    """The parser of one command."""
+    command = COMMANDS[name]
+    parser = argparse.ArgumentParser(
+        prog=f"garrison {name}",
+        description=command.summary[0].upper() + command.summary[1:] + ".",
+        epilog=command.epilog or None,
+        formatter_class=_formatter,
+        allow_abbrev=False,
+    )
+    command.add_options(parser)
+    return parser
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """Help as wide as the terminal. A width that is given spares argparse the import of `shutil`."""
+    try:
+        columns = os.get_terminal_size().columns
+    except (OSError, ValueError):
+        columns = 80
+    return argparse.HelpFormatter(prog, width=min(max(columns, 40), 100) - 2)
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="TARGET", help="file.py, file.py:name, module, or module:name")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--stdio", action="store_true", help="serve on standard input and output (the default)")
+    how.add_argument("--http", metavar="HOST:PORT", help="serve HTTP on this loopback address; port 0 takes a free one")
+    parser.add_argument("--path", default="/mcp", help="the HTTP endpoint's path (default: /mcp)")
+    parser.add_argument(
+        "--token",
+        metavar="TOKEN",
+        help="the bearer token that HTTP clients must send; other users may see it in the list of processes, which "
+        "GARRISON_TOKEN spares you. A new one is made and printed when neither is given",
+    )
+    parser.add_argument(
+        "--dangerously-allow-unauthenticated",
+        metavar="REASON",
+        default="",
+        help="ask HTTP clients for no token, and say why not",
+    )
+
+
+def _reach(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        help="a URL, a server's file.py, or a command line in quotes or after --",
+    )
+
+
+def _talk(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("connection")
+    group.add_argument("--token", metavar="TOKEN", help="the bearer token (default: GARRISON_TOKEN)")
+    group.add_argument(
+        "--header", metavar="'NAME: VALUE'", action="append", default=[], help="a further HTTP header; may be repeated"
+    )
+    group.add_argument(
+        "--env",
+        metavar="NAME[=VALUE]",
+        action="append",
+        default=[],
+        help="an environment variable of a started server, which inherits few; may be repeated",
+    )
+    group.add_argument(
+        "--era", choices=("auto", "modern", "legacy"), default="auto", help="which protocol to speak (default: auto)"
+    )
+    group.add_argument(
+        "--timeout", metavar="SECONDS", type=_seconds, help="how long one request may take (default: 60)"
+    )
+    group.add_argument("--verbose", action="store_true", help="show what a started server writes on standard error")
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="print JSON: on one line, or indented on a terminal")
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 86_400:
+        raise argparse.ArgumentTypeError("must be above 0 and at most 86400")
+    return value
+
+
+def _questions(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--yes", action="store_true", help="answer the server's forms with their defaults instead of asking you"
+    )
+    parser.add_argument("--progress", action="store_true", help="show progress as lines when there is no terminal")
+
+
+def _list(parser: argparse.ArgumentParser) -> None:
+    _reach(parser)
+    _talk(parser)
+
+
+def _call(parser: argparse.ArgumentParser) -> None:
+    _reach(parser)
+    parser.add_argument("name", metavar="TOOL")
+    parser.add_argument("arguments", metavar="name=value", nargs="*", help="arguments, read as the tool's schema says")
+    parser.add_argument("--json-args", metavar="OBJECT", help="arguments as one JSON object")
+    _questions(parser)
+    _talk(parser)
+
+
+def _read(parser: argparse.ArgumentParser) -> None:
+    _reach(parser)
+    parser.add_argument("uri", metavar="URI")
+    _questions(parser)
+    _talk(parser)
+
+
+def _prompt(parser: argparse.ArgumentParser) -> None:
+    _reach(parser)
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("arguments", metavar="name=value", nargs="*")
+    _questions(parser)
+    _talk(parser)
+
+
+def _demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--fast", action="store_true", help="fewer steps of progress, and no large messages")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+
+
+_STATUSES: Final = (
+    "Exit status: 0 done, 1 the tool failed, 2 wrong usage, 3 no connection, 4 protocol error, 5 timed out, "
+    "6 authentication required, 130 interrupted."
+)
+
+COMMANDS: Final[dict[str, Command]] = {
+    "run": Command("serve what a Python file defines", ".run", "run", _run),
+    "list": Command("show a server's tools, resources and prompts", ".talk", "list_", _list, True, _STATUSES),
+    "call": Command("call a tool", ".talk", "call", _call, True, _STATUSES),
+    "read": Command("read a resource", ".talk", "read", _read, True, _STATUSES),
+    "prompt": Command("get a prompt", ".talk", "prompt", _prompt, True, _STATUSES),
+    "discover": Command("show what a server is and offers", ".talk", "discover", _list, True, _STATUSES),
+    "demo": Command("talk to a real server, then attack it, and show every answer", ".demo", "demo", _demo),
+}
+"""Every command, in the order of the help."""
