@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import threading
 import time
 
 import pytest
@@ -302,6 +304,8 @@ def test_input_required_is_answered_with_a_new_id_and_the_state_untouched():
             return {"resultType": "input_required", "inputRequests": {"k": ask, "r": roots}, "requestState": state}
         if len(seen) == 2:
             return {"resultType": "input_required", "inputRequests": {}}
+        if len(seen) == 3:
+            return {"resultType": "input_required", "requestState": ""}
         return text("ok")
 
     FORM = {"type": "object", "properties": {"n": {"type": "string", "default": "John"}}, "required": ["n"]}
@@ -310,7 +314,8 @@ def test_input_required_is_answered_with_a_new_id_and_the_state_untouched():
         async with http_server(modern({"tools/call": handler})) as server:
             async with Client(server.url, on_elicit=accept_defaults, on_roots=["file:///a"]) as client:
                 await client.call_tool("x", {"q": 1})
-                first, second, third = seen
+                first, second, third, fourth = seen
+                assert fourth.params["requestState"] == "" and "inputResponses" not in fourth.params
                 assert second.params["requestState"] == state
                 assert second.params["inputResponses"] == {
                     "k": {"action": "accept", "content": {"n": "John"}},
@@ -519,6 +524,77 @@ def test_unexpected_bytes_on_a_resting_connection_are_never_an_answer():
             assert server.connections == 2
 
     run(main())
+
+
+def test_bytes_that_come_while_nothing_is_asked_close_the_connection():
+    async def main():
+        async def answer(request: Request, writer: asyncio.StreamWriter) -> object:
+            if request.method == "server/discover":
+                return discovery(request)
+            planted = respond(result(request, text("evil")))
+            asyncio.get_running_loop().call_later(0.02, writer.write, planted)
+            return result(request, text("ok"))
+
+        async with http_server(answer) as server, Client(server.url) as client:
+            for count in (1, 2):
+                assert (await client.call_tool("x")).content == [t.TextContent("ok")]
+                assert server.connections == count
+                await asyncio.sleep(0.05)
+
+    run(main())
+
+
+def test_an_answer_on_another_calls_stream_is_not_taken():
+    async def main():
+        waiting: dict[str, Request] = {}
+
+        async def call(request: Request):
+            waiting[request.params["name"]] = request
+            while len(waiting) < 2:
+                await asyncio.sleep(0.01)
+            if request.params["name"] == "thief":
+                return respond(result(waiting["victim"], text("stolen")))
+            await asyncio.sleep(0.1)
+            return text("mine")
+
+        async with http_server(modern({"tools/call": call})) as server, Client(server.url) as client:
+            victim, thief = await asyncio.gather(
+                client.call_tool("victim"), client.call_tool("thief"), return_exceptions=True
+            )
+            assert isinstance(thief, e.ProtocolViolation)
+            assert isinstance(victim, t.CallToolResult) and victim.content == [t.TextContent("mine")]
+            assert client.dropped["answer"] == 1
+
+    run(main())
+
+
+def test_a_connection_closed_while_the_loop_was_busy_is_not_written_to():
+    bodies = {
+        "server/discover": b'"supportedVersions":["2026-07-28"],"capabilities":{},"ttlMs":0,"cacheScope":"private"',
+        "tools/call": b'"content":[]',
+    }
+
+    def serve(listener: socket.socket) -> None:
+        for _ in range(2):
+            sock, _ = listener.accept()
+            with sock:
+                body = sock.recv(65536).partition(b"\r\n\r\n")[2]
+                request = json.loads(body)
+                answer = b'{"jsonrpc":"2.0","id":%d,"result":{%b}}' % (request["id"], bodies[request["method"]])
+                head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(answer)
+                sock.sendall(head + answer)
+                time.sleep(0.1)
+
+    async def main(port: int):
+        async with Client(f"http://127.0.0.1:{port}/") as client:
+            time.sleep(0.4)  # the loop sees nothing of the closing
+            assert (await client.call_tool("x")).content == []
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        run(main(listener.getsockname()[1]))
+        thread.join(2)
 
 
 def test_log_messages_are_asked_for_by_level():

@@ -21,12 +21,12 @@ class Channel:
     """A modern server in this process that answers every call with its arguments."""
 
     def __init__(self) -> None:
-        self.on_message: Callable[[bytes], object] | None = None
+        self.on_message: Callable[[bytes], None] = lambda data: None
         self.closed = 0
         self.sent: list[dict] = []
 
-    def send(self, message: bytes) -> None:
-        request = json.loads(message)
+    def send(self, data: bytes) -> None:
+        request = json.loads(data)
         self.sent.append(request)
         if "id" not in request:
             return
@@ -36,10 +36,9 @@ class Channel:
             return
         else:
             body = {"content": [{"type": "text", "text": json.dumps(request["params"]["arguments"])}]}
-        assert self.on_message is not None
         self.on_message(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": body}).encode())
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self.closed += 1
 
 
@@ -47,7 +46,7 @@ class InMemory:
     def __init__(self) -> None:
         self.channel = Channel()
 
-    def connect_memory(self) -> Channel:
+    async def connect_memory(self) -> Channel:
         return self.channel
 
 

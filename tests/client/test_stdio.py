@@ -172,6 +172,25 @@ time.sleep(60)
     assert not any(alive(p) for p in pids)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_closing_ends_what_a_well_behaved_server_left_behind():
+    leaving = """
+import subprocess
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+for m in messages():
+    if m.get("method") == "server/discover": discover(m)
+    elif m.get("method") == "tools/call": text(m, child.pid)
+"""
+
+    async def main() -> int:
+        async with Client(program(leaving), policy=quick()) as client:
+            return int(text_of(await client.call_tool("x")))
+
+    pid = asyncio.run(main())
+    time.sleep(0.1)
+    assert not alive(pid)
+
+
 def test_a_program_that_is_not_there_or_says_nothing():
     async def main():
         with pytest.raises(e.ConnectionFailed, match="no-such-program"):

@@ -196,7 +196,9 @@ def test_one_channel_carries_subscriptions_and_calls_and_a_restart_listens_again
         async with Client(program(STDIO)) as client:
             async with client.subscribe(tools=True) as changes:
                 assert await take(changes, 1) == [ToolListChanged()]
-                assert client.dropped["subscription"] == 1
+                async with asyncio.timeout(5):
+                    while client.dropped.get("subscription") != 1:
+                        await asyncio.sleep(0.01)
                 with pytest.raises(e.ConnectionLost):
                     await client.call_tool("exit")
                 # once for what may have been missed, once because the new process says so

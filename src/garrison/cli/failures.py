@@ -91,9 +91,9 @@ def report(error: GarrisonError, *, as_json: bool, log: str = "") -> int:
         return status
     if log and status == NO_CONNECTION:
         print(safe(log).rstrip(), file=sys.stderr)
-    text = " ".join(str(error).split())
-    advice = _ADVICE[status](error) if status in _ADVICE else ""
-    # A line that says what to do already says it better than a general one.
-    said = "(" in text or ";" in text
-    print(f"garrison: {safe(text)}{f'; {advice}' if advice and not said else ''}", file=sys.stderr)
+    text = str(error)
+    if isinstance(error, RequestTimeout):  # its own words name a parameter, not an option
+        text = f"{error.method} was not answered within {error.seconds:g} s"
+    advice = f"; {_ADVICE[status](error)}" if status in _ADVICE else ""
+    print(f"garrison: {safe(' '.join(text.split()))}{advice}", file=sys.stderr)
     return status

@@ -18,6 +18,7 @@ from .ask import Asker
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Callable
 
     from ..protocol.types import ElicitFormParams, ElicitUrlParams
 

@@ -26,7 +26,7 @@ __all__ = ["InMemoryServer", "Reach", "Target", "transport_for"]
 class InMemoryServer(Protocol):
     """A server object in this process."""
 
-    def connect_memory(self) -> MemoryChannel:
+    async def connect_memory(self) -> MemoryChannel:
         """A new channel to it."""
         ...
 

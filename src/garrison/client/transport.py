@@ -172,13 +172,13 @@ class ClientTransport(Protocol):
 class MemoryChannel(Protocol):
     """A channel to a server in this process, as its `connect_memory` returns it."""
 
-    on_message: Callable[[bytes], object] | None
+    on_message: Callable[[bytes], None]
 
-    def send(self, message: bytes) -> Awaitable[None] | None:
+    def send(self, data: bytes) -> None:
         """Gives the server one message."""
         ...
 
-    def close(self) -> object:
+    async def close(self) -> None:
         """Ends the connection."""
         ...
 
@@ -207,7 +207,7 @@ class MemoryTransport(OneChannel):
 
     down = False
 
-    def __init__(self, connect: Callable[[], MemoryChannel]) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[MemoryChannel]]) -> None:
         self._connect = connect
         self._channel: MemoryChannel | None = None
         self._receiver: Receiver | None = None
@@ -216,7 +216,7 @@ class MemoryTransport(OneChannel):
         self._receiver = receiver
 
     async def open(self) -> None:
-        self._channel = self._connect()
+        self._channel = await self._connect()
         self._channel.on_message = self._arrived
 
     def send(self, call: Call) -> Awaitable[None] | None:
@@ -225,18 +225,16 @@ class MemoryTransport(OneChannel):
     def post(self, message: bytes) -> Awaitable[None] | None:
         if self._channel is None:
             raise ConnectionLost("The connection is closed")
-        return self._channel.send(message)
+        self._channel.send(message)
+        return None
 
     async def aclose(self) -> None:
         channel, self._channel = self._channel, None
         if channel is not None:
-            channel.on_message = None
-            ending = channel.close()
-            if asyncio.iscoroutine(ending) or isinstance(ending, asyncio.Future):
-                await ending
+            await channel.close()
 
     def _arrived(self, message: bytes) -> None:
-        if self._receiver is not None:
+        if self._receiver is not None and self._channel is not None:
             self._receiver.receive(message, None)
 
 

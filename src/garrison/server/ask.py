@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from hashlib import sha256
 from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
@@ -97,6 +96,8 @@ class Asker:
 
     def _binding(self) -> bytes:
         """What a state belongs to. Another principal, method or parameter makes another binding."""
+        from hashlib import sha256
+
         call = self._call
         params = {k: v for k, v in call.params.items() if k not in _NOT_PART_OF_THE_REQUEST}
         return sha256(msgspec.json.encode([call.principal, call.method, params], order="deterministic")).digest()

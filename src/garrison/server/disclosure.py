@@ -10,7 +10,7 @@ Rules of this file:
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -36,7 +36,7 @@ def disclose(error: BaseException, where: str) -> McpError:
     if isinstance(error, TimeoutError):
         log.warning("time-out in %s", where)
         return InternalError("The request took too long (Timeouts.handler, or the tool's own timeout)")
-    error_id = secrets.token_hex(8)
+    error_id = os.urandom(8).hex()
     if isinstance(error, InternalError):
         log.error("error %s in %s: %s", error_id, where, error.detail or error.message, exc_info=error.__cause__)
     elif isinstance(error, GarrisonError):

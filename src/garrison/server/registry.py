@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from ..errors import RegistrationError
 from ..protocol.headers import MirrorError, mirrors
-from ..protocol.schema import Schema, SchemaError
 from ..protocol.types import Prompt, Resource, ResourceTemplate, Tool
 from ..protocol.uri import UriError, parse_uri
 from ..protocol.uritemplate import UriTemplate
@@ -76,10 +75,7 @@ class ToolEntry(Entry):
         self.publishes = signature.output_schema is not None
         try:
             self.mirrors: tuple[Mirror, ...] = mirrors(definition.input_schema)
-            for schema in (definition.input_schema, definition.output_schema):
-                if schema is not None:
-                    Schema(schema)
-        except (MirrorError, SchemaError) as exc:
+        except MirrorError as exc:
             raise RegistrationError(f"tool {self.name!r}: {exc}") from exc
 
 

@@ -8,7 +8,6 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import sys
@@ -85,6 +84,8 @@ def check_address(host: str) -> None:
     Raises:
         InsecureConfigurationError: the host is neither `localhost` nor a loopback address.
     """
+    import ipaddress
+
     if host == "localhost":
         return
     try:

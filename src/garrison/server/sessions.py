@@ -11,8 +11,9 @@ Spec: 2025-11-25 basic/lifecycle and basic/transports "Session Management".
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 import time
+from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING, Final, cast
 
 from ..errors import ConnectionLost, InvalidParams, InvalidRequest, McpError, MethodNotFound, Overloaded, RemoteError
@@ -71,7 +72,7 @@ class Session:
         self.extra: object = None
         """What the transport keeps for the session."""
         self._asks: dict[str, asyncio.Future[dict[str, object]]] = {}
-        self._next = secrets.randbits(40)
+        self._next = int.from_bytes(os.urandom(5))
 
     def ask(
         self, method: str, params: dict[str, object], send: Callable[[bytes], None]
@@ -83,7 +84,7 @@ class Session:
             return future
         # Unguessable, so that an answer can only come from who was asked.
         self._next += 1
-        identifier = f"{self._next:x}-{secrets.token_hex(8)}"
+        identifier = f"{self._next:x}-{os.urandom(8).hex()}"
         self._asks[identifier] = future
         future.add_done_callback(lambda _: self._asks.pop(identifier, None))
         send(encode_request(identifier, method, self.revision.server_request(method, params)))
@@ -177,7 +178,7 @@ class LegacyDoor:
             raise InvalidParams("initialize needs params.protocolVersion and params.capabilities")
         revision = cast("Revision", get(version if version in LEGACY else LEGACY[0]))
         session = Session(
-            secrets.token_urlsafe(32),
+            urlsafe_b64encode(os.urandom(32)).rstrip(b"=").decode(),
             revision,
             principal,
             cast("dict[str, object]", capabilities),

@@ -89,7 +89,7 @@ class StdioProcess:
         if isinstance(argv, str) or not items or not all(type(part) is str and "\0" not in part for part in items):
             raise ConfigurationError("a local server is given as a list of strings: the program and its arguments")
         self._argv = tuple(argv)
-        self._env = {name: os.environ[name] for name in INHERITED for name in os.environ} | dict(env or {})
+        self._env = {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(env or {})
         self._cwd = cwd
         self.limits = limits
         self.timeouts = timeouts
