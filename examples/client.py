@@ -1,7 +1,7 @@
 """A client: it starts the quick start's server, asks what there is, and calls a tool.
 
-Given a URL, it talks to a server that runs already: `python client.py http://127.0.0.1:8000/mcp`, with the server's token
-in GARRISON_TOKEN.
+Given a URL, it talks to a server that runs already: `python client.py http://127.0.0.1:8000/mcp`, with the server's
+token in GARRISON_TOKEN.
 """
 
 import asyncio

@@ -17,7 +17,7 @@ from garrison import ConfigurationError, Context, Server
 from tests.transports.hosts import META, TOKEN, Hosts, Place, call, policy
 
 KINDS = ("edge", "asgi", "mounted")
-MODERN = {"mcp_protocol_version": "2026-07-28", "mcp_method": "tools/call", "mcp_name": "touch"}
+MODERN: dict[str, Any] = {"mcp_protocol_version": "2026-07-28", "mcp_method": "tools/call", "mcp_name": "touch"}
 TOUCH = call("touch", meta=META)
 LIMIT = 4096
 
@@ -57,6 +57,7 @@ def make(calls: list[str], **settings: Any) -> Server:
         except asyncio.CancelledError:
             calls.append("cancelled")
             raise
+        return "flooded"
 
     return server
 
@@ -74,7 +75,7 @@ def places(hosts: Hosts) -> dict[str, Place]:
         "message_bytes": LIMIT,
         "header_count": 24,
         "header_bytes": 2048,
-        "body": 1.0,
+        "body": 0.6,
         "allowed_hosts": ("mcp.example:8443",),
         "allowed_origins": ("https://app.example",),
     }
@@ -83,9 +84,11 @@ def places(hosts: Hosts) -> dict[str, Place]:
 
 def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
     end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
+    while time.monotonic() < end:
+        if condition():
+            return True
         time.sleep(0.01)
-    return condition()
+    return False
 
 
 GOOD: dict[str, dict[str, Any]] = {
@@ -182,7 +185,7 @@ def test_a_chunked_body_is_counted_while_it_comes(places: dict[str, Place], kind
         wire.send(head)
         for _ in range(LIMIT // 1000 + 1):  # never completed: only counting can end it
             wire.send(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
-        assert wire.head().status == 413
+        assert wire.answer().status == 413
         assert wire.ended()
     with place.connect() as wire:
         wire.send(head)
@@ -204,7 +207,7 @@ def test_a_body_that_does_not_come_is_given_up(places: dict[str, Place], kind: s
     with place.connect() as wire:
         request = place.request(body=TOUCH, **MODERN)
         wire.send(request[:-10])
-        time.sleep(0.2)
+        time.sleep(0.1)
         wire.send(request[-10:])
         assert wire.answer().status == 200
     assert place.calls == ["touch"]
@@ -255,8 +258,8 @@ def test_a_peer_that_leaves_has_its_request_cancelled(places: dict[str, Place], 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_quiet_stream_is_kept_alive(hosts: Hosts, kind: str) -> None:
-    place = hosts.start(kind, lambda calls: make(calls, keep_alive=0.2))
-    answer = place.ask(place.request(body=call("wait", meta=META, seconds=1.2), **{**MODERN, "mcp_name": "wait"}))
+    place = hosts.start(kind, lambda calls: make(calls, keep_alive=0.1))
+    answer = place.ask(place.request(body=call("wait", meta=META, seconds=0.8), **{**MODERN, "mcp_name": "wait"}))
     assert answer.fields["content-type"] == "text/event-stream"
     assert answer.body.startswith(b":\r\n\r\n") and b"waited" in answer.body
 
@@ -291,7 +294,7 @@ def test_a_handshake_client_is_served(places: dict[str, Place], kind: str) -> No
         place.request(body=json.dumps({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello}).encode())
     )
     session = begun.fields["mcp-session-id"]
-    legacy = {"mcp_session_id": session, "mcp_protocol_version": "2025-11-25"}
+    legacy: dict[str, Any] = {"mcp_session_id": session, "mcp_protocol_version": "2025-11-25"}
     assert place.ask(place.request(body=call("touch"), **legacy)).json()["result"]["content"][0]["text"] == "done"
     assert place.ask(place.request("DELETE", **legacy)).status == 200
     assert place.ask(place.request(body=call("touch"), **legacy)).status == 404
@@ -355,7 +358,8 @@ def scope(host: str, server: tuple[str, int | None] | None, **more: Any) -> dict
 )
 async def test_a_listener_has_loopback_names_only_on_loopback(host: str, server: Any, status: int) -> None:
     calls: list[str] = []
-    async with make(calls, allowed_hosts=("mcp.example",)).asgi(token=TOKEN) as app:
+    app = make(calls, allowed_hosts=("mcp.example",)).asgi(token=TOKEN)
+    async with app:
         assert await ask(app, scope(host, server)) == status
     assert calls == (["touch"] if status == 200 else [])
 
@@ -372,10 +376,13 @@ async def test_a_listener_has_loopback_names_only_on_loopback(host: str, server:
         ("/api", "/api/mcp", b"/api/%6dcp", 404),
     ],
 )
-async def test_the_endpoint_is_what_follows_the_mount_point(root: str, path: str, raw: bytes | None, status: int) -> None:
+async def test_the_endpoint_is_what_follows_the_mount_point(
+    root: str, path: str, raw: bytes | None, status: int
+) -> None:
     calls: list[str] = []
     more = {"root_path": root, "path": path} | ({} if raw is None else {"raw_path": raw})
-    async with make(calls).asgi(token=TOKEN) as app:
+    app = make(calls).asgi(token=TOKEN)
+    async with app:
         assert await ask(app, scope("127.0.0.1:1", ("127.0.0.1", 1), **more)) == status
     assert len(calls) == (status == 200)
 

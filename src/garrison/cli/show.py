@@ -1,8 +1,8 @@
 """Results for people: what each kind of answer looks like on standard output.
 
 Rules of this file:
-- Text is printed as text. Of data that is no text, kind and size are said on a terminal; a resource's bytes go into a
-  pipe unchanged.
+- Text is printed as text. Of data that is no text, kind and size are said; but a resource goes into a pipe or a file
+  exactly as it is, be it text or bytes.
 - Structured content is printed when there is no text: a server repeats it as text for those who read text.
 """
 
@@ -92,13 +92,14 @@ def _block(part: t.ContentBlock) -> str:
     if isinstance(part, t.ResourceLink):
         return f"{part.uri}  {part.title or part.name}"
     if isinstance(part, t.EmbeddedResource):
-        contents = part.resource
-        if isinstance(contents, t.TextResourceContents):
-            return contents.text
-        return (
-            _size(contents.mime_type or "data", contents.blob) if isinstance(contents, t.BlobResourceContents) else ""
-        )
+        return _contents(part.resource)
     return _size(part.mime_type, part.data)
+
+
+def _contents(part: t.ResourceContents) -> str:
+    if isinstance(part, t.TextResourceContents):
+        return part.text
+    return _size(part.mime_type or "data", part.blob) if isinstance(part, t.BlobResourceContents) else ""
 
 
 def _size(kind: str, base64: str) -> str:
@@ -109,20 +110,21 @@ def _write(text: str, out: TextIO) -> None:
     print(safe(text) if out.isatty() else text, file=out)
 
 
-def show_contents(contents: Sequence[t.ResourceContents], out: TextIO) -> None:
-    """Print a resource. Bytes are written as they are into a pipe or file, and only described on a terminal."""
+def show_contents(contents: Sequence[t.ResourceContents]) -> None:
+    """Print a resource: for people on a terminal, and exactly as it is into a pipe or a file."""
+    if sys.stdout.isatty():
+        for part in contents:
+            _write(_contents(part), sys.stdout)
+        return
+    from base64 import b64decode
+
+    sys.stdout.flush()
     for part in contents:
         if isinstance(part, t.TextResourceContents):
-            _write(part.text, out)
+            sys.stdout.buffer.write(part.text.encode())
         elif isinstance(part, t.BlobResourceContents):
-            if out.isatty():
-                _write(_size(part.mime_type or "data", part.blob), out)
-            else:
-                from base64 import b64decode
-
-                out.flush()
-                out.buffer.write(b64decode(part.blob))
-                out.buffer.flush()
+            sys.stdout.buffer.write(b64decode(part.blob))
+    sys.stdout.buffer.flush()
 
 
 def show_prompt(result: t.GetPromptResult) -> None:

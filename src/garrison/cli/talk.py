@@ -8,7 +8,6 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError, GarrisonError
@@ -146,7 +145,7 @@ async def _read(client: Client, options: Namespace) -> int:
     if options.json:
         emit_json(t.to_dict(result))
     else:
-        show_contents(result.contents, sys.stdout)
+        show_contents(result.contents)
     return OK
 
 

@@ -17,7 +17,7 @@ import asyncio
 import functools
 import logging
 import sys
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from ..errors import Overloaded
 from ..transports.http.asgi import AsgiShell
@@ -121,10 +121,9 @@ class AsgiApp:
             running = self._running = _Running(self._server, self.path, self.token, loop)
         return running
 
-    async def __aenter__(self) -> Self:
+    async def __aenter__(self) -> None:
         """Start the server. Raises what its lifespan raises."""
         await self._here().start()
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

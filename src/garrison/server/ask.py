@@ -14,7 +14,6 @@ Spec: 2026-07-28 basic/patterns/mrtr.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import time
 from typing import TYPE_CHECKING, Final, cast
@@ -128,6 +127,8 @@ class Asker:
             InputRequired: modern revision, and the answer is not there yet.
             ToolError: the request asked back too many rounds, or a legacy answer does not fit its question.
         """
+        import asyncio
+
         call = self._call
         if not declares(call.capabilities, question.capability):
             raise MissingCapability(nested(question.capability))

@@ -8,7 +8,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import msgspec
@@ -27,6 +26,7 @@ from ..protocol.types import (
 from .ask import Question, declares
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 
     from ..protocol.types import LoggingLevel, ModelPreferences, Tool, ToolChoice
@@ -287,6 +287,7 @@ class Context(Generic[S]):
         Raises:
             GarrisonError: called on the event loop's thread, where `await` is the word.
         """
+        import asyncio
         import threading
 
         if threading.get_ident() == self._thread:

@@ -2,19 +2,18 @@
 
 Rules of this file:
 - Built once when a transport starts; the corridor is composed here and never per message.
-- It runs on one event loop. Starting it enters the server's lifespan, closing it leaves it.
+- It runs on one event loop. Starting it enters the server's lifespan, closing it leaves it. Before it is started it
+  answers what needs no loop.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, cast
 
 from ..protocol.json import decoder
 from ..protocol.revisions import LATEST, get
-from .running import Runner
+from .runner import Runner
 from .sessions import LegacyDoor
-from .threads import Workers
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from .listings import Listings
     from .registry import Registry
     from .subscriptions import Hub
+    from .threads import Workers
 
 __all__ = ["Core"]
 
@@ -56,13 +56,22 @@ class Core:
         self._lifespan = lifespan
         self._workers: Workers | None = None
 
+    @property
+    def wants_loop(self) -> bool:
+        """True if there is something to do that needs an event loop."""
+        return self._lifespan is not None or self.runner.wants_loop
+
     async def start(self) -> None:
         """Enter the lifespan and tie everything to the running loop."""
+        import asyncio
+
+        from .threads import Workers
+
         loop = asyncio.get_running_loop()
         state = None if self._lifespan is None else await self._lifespan.__aenter__()
         self._workers = Workers(self.policy.limits.threads, loop)
-        self.runner.start(loop)
         self.desk.start(loop, self._workers, state)
+        self.runner.start(loop)
 
     async def close(self) -> None:
         """End subscriptions gracefully, let requests end, cancel what is left, leave the lifespan."""

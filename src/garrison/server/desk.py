@@ -2,7 +2,7 @@
 
 Rules of this file:
 - A request comes in as a `Call`; what goes out is the encoded result, or a coroutine of it. A call that needs no
-  waiting makes no coroutine.
+  waiting makes no coroutine, and what runs coroutines is loaded with the first.
 - What a capability does not advertise does not exist: the method is not found, on every transport.
 - Arguments are checked before the handler runs. A handler's failure ends its own request and nothing else.
 - Nobody here knows which revision a client speaks; `Wire` and the revision's own tables do.
@@ -12,45 +12,32 @@ Spec: 2026-07-28 server.
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from contextlib import AsyncExitStack
-from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from ..errors import InvalidArguments, InvalidParams, McpError, MethodNotFound, ResourceNotFound, ToolError
-from ..protocol.types import CallToolResult
+from ..errors import InvalidArguments, InvalidParams, MethodNotFound, ResourceNotFound
 from ..protocol.uri import UriError, parse_uri
-from .ask import Asker, InputRequired
 from .call import shown
-from .context import Context
-from .depends import provide
 from .disclosure import disclose
-from .results import ToolOutput, prompt_result, resource_result
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    import asyncio
+    from collections.abc import Callable, Coroutine
 
     from ..policy import SecurityPolicy
     from ..protocol.sealed import Sealer
     from .call import Call
     from .listings import Listings
-    from .registry import Entry, Registry, ResourceEntry, TemplateEntry, ToolEntry
+    from .perform import Performer
+    from .registry import Entry, Registry
     from .results import Wire
     from .subscriptions import Hub
     from .threads import Workers
 
 __all__ = ["Desk"]
 
-_COMPLETIONS = 100
-
 
 class Desk:
-    """Routes calls to handlers.
-
-    `state` is what the lifespan yielded, `loop`, `workers` and `thread` belong to the loop the server runs on; `start`
-    sets them.
-    """
+    """Routes calls to handlers."""
 
     def __init__(
         self,
@@ -68,7 +55,7 @@ class Desk:
         self._hub = hub
         self._policy = policy
         self._sealer = sealer
-        self.state: object = None
+        self._performer: Performer | None = None
         self._routes: dict[str, Callable[[Call], bytes | Coroutine[object, object, bytes]]] = {
             "tools/call": self._call_tool,
             "tools/list": self._list,
@@ -83,11 +70,18 @@ class Desk:
         }
 
     def start(self, loop: asyncio.AbstractEventLoop, workers: Workers, state: object) -> None:
-        """Tie the desk to a running loop."""
-        self._loop = loop
-        self._workers = workers
-        self._thread = threading.get_ident()
-        self.state = state
+        """Tie the desk to a running loop. `state` is what the lifespan yielded."""
+        self._perform().start(loop, workers, state)
+
+    def _perform(self, call: Call | None = None, entry: Entry | None = None) -> Performer:
+        """What runs handlers; sets the call's time for one run."""
+        if call is not None and entry is not None:
+            call.timeout = entry.timeout or self._policy.timeouts.handler
+        if self._performer is None:
+            from .perform import Performer
+
+            self._performer = Performer(self._wire, self._hub, self._policy, self._sealer)
+        return self._performer
 
     def dispatch(self, call: Call) -> bytes | Coroutine[object, object, bytes]:
         """The encoded result of a call, or a coroutine that gives it.
@@ -119,81 +113,11 @@ class Desk:
                 return self._wire.tool_error(exc.message, call.revision)
             raise
         if not tool.direct:
-            call.timeout = tool.timeout or self._policy.timeouts.handler
-            return self._run_tool(tool, call, kwargs)
+            return self._perform(call, tool).tool(tool, call, kwargs)
         try:
-            return self._tool_result(tool, tool.fn(**kwargs), call)
+            return self._wire.tool_result(tool, tool.fn(**kwargs), call.revision)
         except BaseException as exc:  # noqa: BLE001 - a handler's failure ends its own request and nothing else
-            return self._tool_failure(tool, exc, call)
-
-    def _tool_result(self, tool: ToolEntry, value: object, call: Call) -> bytes:
-        if tool.publishes and type(value) is not ToolOutput and type(value) is not CallToolResult:
-            return self._wire.tool_value(tool.signature, value, call.revision)
-        return self._wire.tool_output(tool.signature, value, call.revision)
-
-    def _tool_failure(self, tool: ToolEntry, error: BaseException, call: Call) -> bytes:
-        if isinstance(error, ToolError):
-            return self._wire.tool_error(str(error), call.revision)
-        told = disclose(error, f"tool {tool.name}")
-        if told is error:
-            raise told
-        data = cast("dict[str, str]", told.data or {})
-        reference = f" (error id {data['errorId']})" if data else ""
-        return self._wire.tool_error(told.message + reference, call.revision)
-
-    async def _run_tool(self, tool: ToolEntry, call: Call, kwargs: dict[str, object]) -> bytes:
-        try:
-            value = await self._run(tool, call, kwargs)
-            if isinstance(value, _Questions):
-                return value.encoded(self._wire, call)
-            return self._tool_result(tool, value, call)
-        except (asyncio.CancelledError, GeneratorExit):
-            raise
-        except BaseException as exc:  # noqa: BLE001 - a handler's failure ends its own request and nothing else
-            return self._tool_failure(tool, exc, call)
-
-    # Running a handler
-
-    async def _run(self, entry: Entry, call: Call, kwargs: dict[str, object]) -> object:
-        """What the handler returned, or `_Questions` if it asked back."""
-        injected = entry.signature.injected
-        if not injected:
-            return await self._invoke(entry, kwargs)
-        asker = Asker(call, self._sealer, self._policy.limits, self._policy.timeouts)
-        context: Context[object] = Context(call, asker, self.state, self._loop, self._thread)
-        try:
-            if not entry.provided:
-                for parameter, _ in injected:
-                    kwargs[parameter] = context
-                return await self._invoke(entry, kwargs)
-            async with AsyncExitStack() as stack:
-                for parameter, annotation in injected:
-                    kwargs[parameter] = await provide(annotation, context, stack)
-                return await self._invoke(entry, kwargs)
-        except InputRequired:
-            return _Questions(asker)
-        except BaseExceptionGroup as group:
-            if group.split(InputRequired)[1] is None:
-                return _Questions(asker)
-            raise
-
-    async def _invoke(self, entry: Entry, kwargs: dict[str, object]) -> object:
-        if entry.signature.is_async:
-            return await cast("Awaitable[object]", entry.fn(**kwargs))
-        if entry.inline:
-            return entry.fn(**kwargs)
-        return await self._workers.run(partial(entry.fn, **kwargs))
-
-    async def _safely(self, entry: Entry, call: Call, kwargs: dict[str, object], where: str) -> object:
-        call.timeout = entry.timeout or self._policy.timeouts.handler
-        try:
-            return await self._run(entry, call, kwargs)
-        except (asyncio.CancelledError, GeneratorExit):
-            raise
-        except BaseException as exc:  # a handler's failure ends its own request and nothing else
-            if isinstance(exc, ToolError):
-                raise McpError(str(exc), code=-32603) from exc
-            raise disclose(exc, where) from exc
+            return self._wire.tool_failure(tool.name, exc, call.revision)
 
     # Listings
 
@@ -212,7 +136,7 @@ class Desk:
     def _discover(self, call: Call) -> bytes:
         return self._listings.discover(call.revision)
 
-    async def _listen(self, call: Call) -> bytes:
+    def _listen(self, call: Call) -> Coroutine[object, object, bytes]:
         offered: set[str] = set()
         registry = self._registry
         if registry.tools:
@@ -221,8 +145,7 @@ class Desk:
             offered.add("promptsListChanged")
         if registry.resources or registry.templates:
             offered |= {"resourcesListChanged", "resourceSubscriptions"}
-        result = await self._hub.listen(call, frozenset(offered), self._policy.limits.json_members)
-        return self._wire.struct(call.method, result, call.revision)
+        return self._perform().listen(call, frozenset(offered))
 
     # Resources
 
@@ -235,7 +158,7 @@ class Desk:
             raise InvalidParams("params.uri must be a string")
         resource = registry.resources.get(uri)
         if resource is not None:
-            return self._run_resource(resource, call, uri, {}, resource.definition.mime_type)
+            return self._perform(call, resource).resource(resource, call, uri, {})
         try:
             parse_uri(uri)
         except UriError as exc:
@@ -248,24 +171,7 @@ class Desk:
             kwargs = template.bind(uri, values)
         except InvalidArguments as exc:
             raise ResourceNotFound(shown(uri, 256)) from exc
-        return self._run_resource(template, call, uri, kwargs, template.definition.mime_type)
-
-    async def _run_resource(
-        self,
-        entry: ResourceEntry | TemplateEntry,
-        call: Call,
-        uri: str,
-        kwargs: dict[str, object],
-        mime_type: str | None,
-    ) -> bytes:
-        value = await self._safely(entry, call, kwargs, f"resource {shown(uri)}")
-        if isinstance(value, _Questions):
-            return value.encoded(self._wire, call)
-        try:
-            result = resource_result(uri, mime_type, value, entry.ttl_ms, entry.cache_scope)
-            return self._wire.struct(call.method, result, call.revision)
-        except Exception as exc:  # a value that cannot be encoded is the handler's failure
-            raise disclose(exc, f"resource {shown(uri)}") from exc
+        return self._perform(call, template).resource(template, call, uri, kwargs)
 
     # Prompts
 
@@ -280,48 +186,21 @@ class Desk:
                 f"Unknown prompt: {shown(name)}" if type(name) is str else "params.name must be a string"
             )
         kwargs = prompt.signature.bind_text(_text_arguments(call.params.get("arguments")))
-        return self._run_prompt(prompt, call, kwargs, prompt.definition.description)
-
-    async def _run_prompt(self, entry: Entry, call: Call, kwargs: dict[str, object], description: str | None) -> bytes:
-        value = await self._safely(entry, call, kwargs, "prompt")
-        if isinstance(value, _Questions):
-            return value.encoded(self._wire, call)
-        try:
-            return self._wire.struct(call.method, prompt_result(description, value), call.revision)
-        except Exception as exc:  # a value that cannot be encoded is the handler's failure
-            raise disclose(exc, "prompt") from exc
+        return self._perform(call, prompt).prompt(prompt, call, kwargs)
 
     # Completion
 
-    async def _complete(self, call: Call) -> bytes:
-        if not self._registry.completers:
+    def _complete(self, call: Call) -> bytes | Coroutine[object, object, bytes]:
+        registry = self._registry
+        if not registry.completers:
             raise MethodNotFound
         reference, argument, value, given = _completion(call.params)
-        entry = self._registry.completers.get((reference, argument))
-        values: list[str] = []
-        if entry is None:
-            known = reference in self._registry.prompts or reference in self._registry.templates
-            if not known:
-                raise InvalidParams("params.ref names nothing that this server offers")
-        else:
-            found = await self._safely(entry, call, entry.bind(value, given), "completion")
-            values = [str(item) for item in cast("list[object]", found or [])]
-        completion: dict[str, object] = {"values": values[:_COMPLETIONS]}
-        if len(values) > _COMPLETIONS:
-            completion.update(total=len(values), hasMore=True)
-        return self._wire.struct(call.method, {"completion": completion}, call.revision)
-
-
-class _Questions:
-    """Stands for a result while answers are missing."""
-
-    __slots__ = ("_asker",)
-
-    def __init__(self, asker: Asker) -> None:
-        self._asker = asker
-
-    def encoded(self, wire: Wire, call: Call) -> bytes:
-        return wire.struct(call.method, self._asker.result(), call.revision)
+        entry = registry.completers.get((reference, argument))
+        if entry is not None:
+            return self._perform(call, entry).complete(entry, call, entry.bind(value, given))
+        if reference not in registry.prompts and reference not in registry.templates:
+            raise InvalidParams("params.ref names nothing that this server offers")
+        return self._wire.struct(call.method, {"completion": {"values": list[str]()}}, call.revision)
 
 
 def _text_arguments(arguments: object) -> dict[str, object]:

@@ -12,7 +12,6 @@ Spec: 2026-07-28 basic/transports/stdio; 2025-11-25 basic/lifecycle.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
 from ..errors import InvalidRequest, McpError, MessageTooLarge, RemoteError
@@ -110,6 +109,11 @@ class DuplexConnection:
         """Messages that had no meaning here: responses nobody waits for, unknown notifications."""
 
     @property
+    def wants_loop(self) -> bool:
+        """True if something waits for an event loop."""
+        return self._core.wants_loop
+
+    @property
     def saturated(self) -> bool:
         """True while no further message should be read."""
         return len(self._in_flight) >= self._most
@@ -144,6 +148,8 @@ class DuplexConnection:
 
     async def finish(self, grace: float) -> None:
         """Let what runs end, for at most `grace` seconds."""
+        import asyncio
+
         tasks = [running.task for running in self._in_flight.values() if running.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=grace)

@@ -10,12 +10,12 @@ Spec: 2026-07-28 server/tools "Tool Result", server/resources, server/prompts.
 
 from __future__ import annotations
 
-import base64
+from binascii import b2a_base64
 from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 
-from ..errors import InternalError
+from ..errors import InternalError, ToolError
 from ..protocol.json import encode, encode_text
 from ..protocol.types import (
     AudioContent,
@@ -30,6 +30,7 @@ from ..protocol.types import (
     TextContent,
     TextResourceContents,
 )
+from .disclosure import disclose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from ..protocol.revisions import Revision
     from ..protocol.types import CacheScope, ContentBlock
     from ..protocol.types import ResourceContents as Contents
+    from .registry import ToolEntry
     from .signature import Signature
 
 __all__ = ["ResourceContents", "ToolOutput", "Wire", "prompt_result", "resource_result"]
@@ -78,7 +80,7 @@ class ToolOutput:
     def json(cls, value: object) -> ToolOutput:
         """Structured content, and the same as text for clients that read only text."""
         raw = encode(value)
-        return cls((TextContent(raw.decode()),), structured=msgspec.Raw(raw))
+        return cls((TextContent(raw.decode()),), structured=msgspec.json.decode(raw))
 
     @classmethod
     def error(cls, text: str) -> ToolOutput:
@@ -102,7 +104,7 @@ class ResourceContents:
     @staticmethod
     def blob(uri: str, data: bytes, mime_type: str | None = "application/octet-stream") -> BlobResourceContents:
         """Binary contents; encoded as Base64 here."""
-        return BlobResourceContents(uri=uri, blob=base64.b64encode(data).decode(), mime_type=mime_type)
+        return BlobResourceContents(uri=uri, blob=b2a_base64(data, newline=False).decode(), mime_type=mime_type)
 
 
 class Wire:
@@ -139,6 +141,27 @@ class Wire:
         if revision.structured_content:
             return b'{"content":[{"type":"text","text":%b}],"structuredContent":%b}' % (text, structured)
         return b'{"content":[{"type":"text","text":%b}]}' % text
+
+    def tool_result(self, tool: ToolEntry, value: object, revision: Revision) -> bytes:
+        """The result of a tool that returned `value`."""
+        if tool.publishes and type(value) is not ToolOutput and type(value) is not CallToolResult:
+            return self.tool_value(tool.signature, value, revision)
+        return self.tool_output(tool.signature, value, revision)
+
+    def tool_failure(self, name: str, error: BaseException, revision: Revision) -> bytes:
+        """The result of a tool that raised: an error for the model to read.
+
+        Raises:
+            McpError: the tool raised it for the client.
+        """
+        if isinstance(error, ToolError):
+            return self.tool_error(str(error), revision)
+        told = disclose(error, f"tool {name}")
+        if told is error:
+            raise told
+        data = cast("dict[str, str]", told.data or {})
+        reference = f" (error id {data['errorId']})" if data else ""
+        return self.tool_error(told.message + reference, revision)
 
     def tool_error(self, text: str, revision: Revision) -> bytes:
         """A result with `isError` for the model to read."""

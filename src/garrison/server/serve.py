@@ -7,7 +7,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
@@ -33,26 +32,30 @@ def run_stdio(server: Server) -> None:
     from .duplex import DuplexConnection
 
     async def main() -> None:
-        core = server.core()
         await core.start()
         try:
-            shell = StdioShell(reading, writing, server.policy.limits, server.policy.timeouts)
-            await shell.run(
-                lambda shell: DuplexConnection(
-                    core,
-                    shell.send,
-                    principal="local",
-                    drain=shell.drain,
-                    resumed=shell.resume,
-                    congested=lambda: shell.congested,
-                )
-            )
+            await shell.run()
         finally:
             await core.close()
 
+    core = server.core()
     reading, writing = reserve()
+    shell = StdioShell(reading, writing, server.policy.limits, server.policy.timeouts)
+    shell.connect(
+        lambda shell: DuplexConnection(
+            core,
+            shell.send,
+            principal="local",
+            drain=shell.drain,
+            resumed=shell.resume,
+            congested=lambda: shell.congested,
+        )
+    )
     try:
-        asyncio.run(main())
+        if core.wants_loop or shell.run_plain():
+            import asyncio
+
+            asyncio.run(main())
     finally:
         os.close(reading)
         os.close(writing)
@@ -132,6 +135,8 @@ class HttpServing:
         from .site import HttpSite
 
         policy = self.server.policy
+        import asyncio
+
         self._site = HttpSite(self.server, path=self.path, token=self.token, loop=asyncio.get_running_loop())
         self._core = self._site.core
         self.legacy = self._site.legacy
@@ -162,6 +167,7 @@ def run_http(
     announce: Callable[[HttpServing], None] | None = None,
 ) -> None:
     """Serve HTTP until interrupted; `announce` is called once the listener is open."""
+    import asyncio
     import signal
 
     serving = HttpServing(server, host, port, token=token, path=path)

@@ -10,7 +10,6 @@ Spec: 2025-11-25 basic/lifecycle and basic/transports "Session Management".
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from base64 import urlsafe_b64encode
@@ -24,6 +23,7 @@ from .call import Call, optional_fields
 from .subscriptions import Listener
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from ..policy import Limits, Timeouts
@@ -78,6 +78,8 @@ class Session:
         self, method: str, params: dict[str, object], send: Callable[[bytes], None]
     ) -> asyncio.Future[dict[str, object]]:
         """Send a request to the client through `send`; the future has its result."""
+        import asyncio
+
         future: asyncio.Future[dict[str, object]] = asyncio.get_running_loop().create_future()
         if len(self._asks) >= _WAITING_QUESTIONS:
             future.set_exception(McpError("Too many questions wait for this client"))
@@ -137,7 +139,11 @@ class SessionStore:
         session = self._sessions.get(id)
         if session is None or session.principal != principal:
             return None
-        session.used = time.monotonic()
+        now = time.monotonic()
+        if session.used < now - self._idle:
+            self.remove(session)
+            return None
+        session.used = now
         return session
 
     def remove(self, session: Session) -> None:

@@ -9,13 +9,13 @@ Spec: 2026-07-28 basic/patterns/subscriptions.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
 from ..errors import InvalidParams, McpError
 from ..protocol.types import SUBSCRIPTION_ID_KEY
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from .call import Call
@@ -89,6 +89,8 @@ class Hub:
             offered: the filter members this server can honour.
             most_uris: how many resources one stream may name.
         """
+        import asyncio
+
         wanted = call.params.get("notifications")
         if type(wanted) is not dict:
             raise InvalidParams("subscriptions/listen needs params.notifications")

@@ -4,6 +4,8 @@ Rules of this file:
 - The protocol takes file descriptors 0 and 1 for itself. What a handler prints, and what its child processes write to
   standard output, goes to standard error; what they read from standard input is empty.
 - Lines are counted while they are read. A line that is too long is thrown away as it comes, and answered once.
+- As long as nothing has to wait, no event loop is loaded: the shell reads, serves and writes. With the first request
+  that waits it moves onto a loop, for good.
 - What is read together is served together and written with one system call.
 - Reading stops while the connection is saturated or the client does not take what is written.
 
@@ -12,18 +14,17 @@ Spec: 2026-07-28 basic/transports/stdio.
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 import sys
-import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ..protocol.lines import LineReader
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    import asyncio
+    import threading
+    from collections.abc import Callable
 
     from ..policy import Limits, Timeouts
     from ..protocol.lines import TooLong
@@ -35,6 +36,11 @@ _CHUNK: Final = 256 * 1024
 
 class Peer(Protocol):
     """The server's side of a connection, as the shell sees it."""
+
+    @property
+    def wants_loop(self) -> bool:
+        """True if something waits for an event loop."""
+        ...
 
     @property
     def saturated(self) -> bool:
@@ -93,24 +99,87 @@ class StdioShell:
         self._watching = False
         self._ended = False
         self._room: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._stop: asyncio.Future[None] | None = None
+        self._thread: threading.Thread | None = None
+        self._asked = False
+        self._pollable = False
+        self._in_read = False
+        os.set_blocking(reading, True)
+        os.set_blocking(writing, True)
 
-    async def run(self, connect: Callable[[StdioShell], Peer]) -> None:
-        """Serve until input ends or a signal asks to stop."""
+    def connect(self, connect: Callable[[StdioShell], Peer]) -> Peer:
+        """Set the peer."""
+        self._peer = connect(self)
+        return self._peer
+
+    def run_plain(self) -> bool:
+        """Serve without an event loop.
+
+        Returns:
+            True as soon as one is needed, False when input has ended or a signal asked to stop.
+        """
+        import signal
+
+        def stop(number: int, frame: object) -> None:
+            self._ended = True
+            if self._in_read:
+                raise KeyboardInterrupt
+
+        before: dict[signal.Signals, object] = {}
+        for name in (signal.SIGTERM, signal.SIGINT):
+            try:
+                before[name] = signal.signal(name, stop)
+            except ValueError:
+                continue  # not the main thread
+        peer, backlog, lines = self._peer, self._backlog, self._lines
+        try:
+            while not peer.wants_loop:
+                if self._ended:
+                    return False
+                self._in_read = True
+                data = os.read(self._reading, _CHUNK)
+                self._in_read = False
+                if data:
+                    backlog.extend(lines.feed(data))
+                else:
+                    self._ended = True
+                    last = lines.close()
+                    if last is not None:
+                        backlog.append(last)
+                self._collecting = True
+                while backlog and not peer.wants_loop:
+                    self._serve(backlog.popleft())
+                self._collecting = False
+                self._flush()
+            return True
+        except (KeyboardInterrupt, OSError):
+            return False
+        finally:
+            self._in_read = False
+            for name, handler in before.items():
+                signal.signal(name, handler)  # pyright: ignore[reportArgumentType] - what signal() itself returned
+
+    async def run(self) -> None:
+        """Serve on the running event loop until input ends or a signal asks to stop."""
+        import asyncio
+        import signal
+        import threading
+
         self._loop = asyncio.get_running_loop()
         self._stop = self._loop.create_future()
-        self._peer = connect(self)
         try:
             os.set_blocking(self._reading, False)
             self._loop.add_reader(self._reading, self._readable)
-            self._thread = None
             self._watching = True
         except (PermissionError, NotImplementedError, OSError):
             # A file, or a platform whose loop watches no pipes: a thread reads instead.
             os.set_blocking(self._reading, True)
-            self._go = threading.Semaphore(1)
+            self._go = threading.Semaphore(0)
             self._thread = threading.Thread(target=self._read_in_thread, name="garrison-stdin", daemon=True)
             self._thread.start()
         self._pollable = self._can_poll_output()
+        self.resume()
         for number in (signal.SIGTERM, signal.SIGINT):
             try:
                 self._loop.add_signal_handler(number, self._end)
@@ -120,8 +189,8 @@ class StdioShell:
             await self._stop
             await self._peer.finish(self._timeouts.shutdown)
             self._flush()
-            if self._rest:
-                await asyncio.wait([asyncio.ensure_future(self.drain())], timeout=self._timeouts.shutdown)
+            if self._room is not None:
+                await asyncio.wait([self._room], timeout=self._timeouts.shutdown)
         finally:
             self._peer.close()
             self._watch(False)
@@ -142,7 +211,11 @@ class StdioShell:
     # Reading
 
     def _watch(self, on: bool) -> None:
-        if self._thread is None and on != self._watching:
+        if self._thread is not None:
+            if on and not self._asked:
+                self._asked = True
+                self._go.release()
+        elif on != self._watching:
             self._watching = on
             if on:
                 self._loop.add_reader(self._reading, self._readable)
@@ -172,6 +245,7 @@ class StdioShell:
                 return
 
     def _take(self, data: bytes) -> None:
+        self._asked = False
         if data:
             self._backlog.extend(self._lines.feed(data))
         else:
@@ -180,19 +254,13 @@ class StdioShell:
             if last is not None:
                 self._backlog.append(last)
         self.resume()
-        if self._thread is not None and not self._ended:
-            self._go.release()
 
     def resume(self) -> None:
         """Serve what was read, as far as there is room."""
         peer, backlog = self._peer, self._backlog
         self._collecting = True
         while backlog and not peer.saturated and self._room is None:
-            line = backlog.popleft()
-            if isinstance(line, bytes):
-                peer.receive(line)
-            else:
-                peer.too_long()
+            self._serve(backlog.popleft())
         self._collecting = False
         self._flush()
         if self._ended:
@@ -202,8 +270,15 @@ class StdioShell:
         else:
             self._watch(not backlog and self._room is None)
 
+    def _serve(self, line: bytes | TooLong) -> None:
+        if isinstance(line, bytes):
+            self._peer.receive(line)
+        else:
+            self._peer.too_long()
+
     def _end(self) -> None:
-        if not self._stop.done():
+        self._ended = True
+        if self._stop is not None and not self._stop.done():
             self._stop.set_result(None)
 
     # Writing
@@ -219,13 +294,12 @@ class StdioShell:
         """True while the client does not take what is written."""
         return self._room is not None
 
-    def drain(self) -> Awaitable[None]:
+    async def drain(self) -> None:
         """Return when the client has taken what waits."""
-        if self._room is None:
-            future: asyncio.Future[None] = self._loop.create_future()
-            future.set_result(None)
-            return future
-        return asyncio.shield(self._room)
+        if self._room is not None:
+            import asyncio
+
+            await asyncio.shield(self._room)
 
     def _flush(self) -> None:
         if not self._out:

@@ -40,9 +40,11 @@ _JSON_OK: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n%bcontent-length: %%d\r\n\r\n%%b" % SECURITY_FIELDS
 )
 _STREAM: Final = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-accel-buffering: no\r\n%btransfer-encoding: chunked\r\n"
-    % SECURITY_FIELDS
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-accel-buffering: no\r\n%b" % SECURITY_FIELDS
 )
+_CHUNKED: Final = b"transfer-encoding: chunked\r\n"
+_CLOSE: Final = b"connection: close\r\n"
+_AHEAD: Final = 64 * 1024
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SWEEP: Final = 0.5
 _LINGER: Final = 2.0
@@ -107,10 +109,12 @@ class _Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         listener = self._listener
         self.deadline = listener.now() + listener.timeouts.head
-        if len(listener.connections) >= listener.limits.connections:
-            self._refuse(Overloaded("Too many connections", hint="Limits.connections"))
-            return
         listener.connections.add(self)
+        over = len(listener.connections) - listener.limits.connections
+        if over > listener.limits.connections:
+            self.abort()  # those who are being refused are bounded too
+        elif over > 0:
+            self._refuse(Overloaded("Too many connections", hint="Limits.connections"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._listener.connections.discard(self)
@@ -125,10 +129,10 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.closing:
             return
-        if self.answering:
+        if self.answering or self._paused or self._room is not None:
             self._hold(data)
             return
-        if self._head is None:
+        if self._head is None and not self._queue and self._failure is None:
             known = self._listener.heads.match(data)
             if known is not None and self._shortcut(*known):
                 return
@@ -157,14 +161,17 @@ class _Connection(asyncio.Protocol):
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
         self._room = None
-        self.deadline = 0.0 if self.answering else self._listener.now() + self._listener.timeouts.idle
+        if self.answering:
+            self.deadline = 0.0
+        elif not self.closing:
+            self._wait()
 
     # Reading
 
     def _hold(self, data: bytes) -> None:
-        """Bytes that came while a response is due: keep them, and read no more until it is out."""
+        """Bytes that came while a response is due: keep a few, so that the peer's leaving is seen, and then read no more."""
         self._paused += data
-        if self._reading:
+        if self._reading and len(self._paused) >= _AHEAD:
             self._reading = False
             self.transport.pause_reading()
 
@@ -204,6 +211,9 @@ class _Connection(asyncio.Protocol):
         head = self._head
         if head is not None:
             head.path += url
+            self._head_bytes += len(url)
+            if self._head_bytes > self._listener.limits.header_bytes:
+                raise BadRequest("Header too large", status=431, hint="Limits.header_bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         head = self._head
@@ -228,6 +238,8 @@ class _Connection(asyncio.Protocol):
             raise BadRequest(f"Repeated header field {head.repeated.decode('latin-1')}")
         if parser.get_http_version() not in ("1.1", "1.0"):
             raise BadRequest("HTTP version not served")
+        if parser.should_upgrade():
+            raise BadRequest("Upgrade is not offered")
         length = head.fields.get(b"content-length")
         if length is not None and int(length) > listener.limits.message_bytes:
             raise BadRequest("Message too large", status=413, hint="Limits.message_bytes")
@@ -257,7 +269,8 @@ class _Connection(asyncio.Protocol):
         body = self._body if self._chunks is None else b"".join(self._chunks)
         if self._fresh and not self._queue:
             self._listener.heads.learn(self._chunk, head)
-        self._queue.append((head, body, self._parser.should_keep_alive()))
+        keep = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
+        self._queue.append((head, body, keep))
         self._head = None
         self._body = b""
         self._chunks = None
@@ -266,12 +279,12 @@ class _Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         """Serve what is complete, in order; after the last, answer what broke."""
-        while self._queue and not self.answering and not self.closing:
+        while self._queue and not self.answering and not self.closing and self._room is None:
             head, body, self._keep = self._queue.popleft()
             self.answering = True
             self.deadline = 0.0
             self._listener.application.handle(head, body, self)
-        if self._failure is not None and not self.answering:
+        if self._failure is not None and not self.answering and not self._queue:
             self._refuse(self._failure)
 
     def respond(self, status: int, body: bytes, fields: bytes = b"") -> None:
@@ -303,14 +316,15 @@ class _Connection(asyncio.Protocol):
         if self.closing or not self.answering:
             return
         self._streaming = True
-        self.transport.write(b"%b%b\r\n" % (_STREAM, fields))
+        # What is not kept open ends with its connection: HTTP/1.0 knows no chunks.
+        self.transport.write(b"%b%b%b\r\n" % (_STREAM, fields, _CHUNKED if self._keep else _CLOSE))
         self._listener.streams.add(self)
 
     def send_event(self, event: bytes) -> None:
         if self.closing or not self._streaming:
             return
         transport = self.transport
-        transport.write(b"%x\r\n%b\r\n" % (len(event), event))
+        transport.write(b"%x\r\n%b\r\n" % (len(event), event) if self._keep else event)
         if self._room is not None and transport.get_write_buffer_size() > self._listener.limits.outbound_bytes + len(
             event
         ):
@@ -322,7 +336,8 @@ class _Connection(asyncio.Protocol):
             return
         self._streaming = False
         self._listener.streams.discard(self)
-        self.transport.write(b"0\r\n\r\n")
+        if self._keep:
+            self.transport.write(b"0\r\n\r\n")
         self._done(self._keep and not self._listener.closing)
 
     async def drain(self) -> None:
@@ -336,9 +351,14 @@ class _Connection(asyncio.Protocol):
         if not keep:
             self._close()
             return
+        if self._room is None:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Nothing is due: wait for the next request, or go on with what came already."""
         listener = self._listener
         self.deadline = listener.now() + (listener.timeouts.idle if self._head is None else listener.timeouts.body)
-        if self._queue or self._failure is not None or not self._reading:
+        if self._queue or self._failure is not None or self._paused or not self._reading:
             listener.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
@@ -346,13 +366,19 @@ class _Connection(asyncio.Protocol):
         if self.closing or self.answering:
             return
         self._next()
-        if self.closing or self.answering or self._reading:
+        if self._busy:
             return
         data, self._paused = self._paused, b""
-        self._feed(data)
-        if not self.closing and not self.answering:
+        if data:
+            self._feed(data)
+        if not self._reading and not self._busy:
             self._reading = True
             self.transport.resume_reading()
+
+    @property
+    def _busy(self) -> bool:
+        """True while nothing more should be taken."""
+        return self.closing or self.answering or self._room is not None
 
     # Ending
 
@@ -361,6 +387,8 @@ class _Connection(asyncio.Protocol):
         if self.closing:
             return
         status, body, fields = self._listener.application.refusal(error)
+        if self._head is not None and self._head.method == b"HEAD":
+            body = b""
         self._write(status, body, fields, keep=False)
         self.closing = True
         self.deadline = self._listener.now() + _LINGER

@@ -1,0 +1,104 @@
+"""Calls and their answers: the answer now where nothing waits, else when it is there.
+
+Rules of this file:
+- A call that needs no waiting costs no task and no timer, and needs no event loop.
+- One that needs a loop before there is one waits for it: `wants_loop` tells the transport to start one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..protocol.envelope import encode_result
+from .disclosure import disclose, encode_failure
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from .call import Call
+    from .desk import Desk
+    from .running import Running
+
+__all__ = ["Runner"]
+
+
+class Runner:
+    """Takes calls to the desk and their answers back."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: list[tuple[Running, Callable[[], None] | None]] = []
+        self._running: set[Running] = set()
+        self._make: type[Running] | None = None
+
+    @property
+    def wants_loop(self) -> bool:
+        """True if a call waits for an event loop."""
+        return bool(self._waiting)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tie the runner to a running loop, and start what waited for it."""
+        self._loop = loop
+        waiting, self._waiting = self._waiting, []
+        for running, on_end in waiting:
+            taken_back = running.ended
+            self._start(loop, running, on_end)
+            if running.ended and not taken_back and on_end is not None:
+                on_end()
+
+    def begin(
+        self, call: Call, deliver: Callable[[int, bytes], None], on_end: Callable[[], None] | None = None
+    ) -> Running | None:
+        """Have a call done.
+
+        Args:
+            call: the request.
+            deliver: called once with HTTP status and encoded response, now or later; never if the call is cancelled.
+            on_end: called when a call that was not done at once is over, answered or not.
+
+        Returns:
+            The running call, or None if it is done.
+        """
+        try:
+            outcome = self._desk.dispatch(call)
+            if isinstance(outcome, bytes):
+                deliver(200, encode_result(call.id, outcome))
+                return None
+        except BaseException as exc:  # noqa: BLE001 - nothing a handler does may end the loop that serves the others
+            error = disclose(exc, call.method)
+            deliver(error.http_status, encode_failure(call.id, error, call.revision))
+            return None
+        if self._make is None:
+            from .running import Running
+
+            self._make = Running
+        running = call.running = self._make(call, deliver, outcome)
+        if self._loop is None:
+            self._waiting.append((running, on_end))
+            return running
+        self._start(self._loop, running, on_end)
+        return None if running.ended else running
+
+    def _start(self, loop: asyncio.AbstractEventLoop, running: Running, on_end: Callable[[], None] | None) -> None:
+        def ended() -> None:
+            self._running.discard(running)
+            if on_end is not None:
+                on_end()
+
+        running.start(loop, ended)
+        if not running.ended:
+            self._running.add(running)
+
+    async def close(self, grace: float) -> None:
+        """Give what runs `grace` seconds to end, then cancel it."""
+        import asyncio
+
+        tasks = [running.task for running in self._running if running.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace)
+        for running in tuple(self._running):
+            running.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1)
