@@ -39,7 +39,8 @@ def structured() -> ToolOutput:
     return ToolOutput.json({"a": [1]})
 
 @server.tool()
-async def slow(seconds: float) -> str:
+async def slow(seconds: float, ctx: Context) -> str:
+    await ctx.progress(1, 2, "begun")
     await asyncio.sleep(seconds)
     return "slow"
 

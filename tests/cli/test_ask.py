@@ -116,3 +116,11 @@ def test_an_interrupt_at_a_question_ends_the_command(place: Path) -> None:
     terminal.wait_for("name")
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.end() == (130, "")
+
+
+def test_progress_is_a_bar_that_goes_away(place: Path) -> None:
+    terminal = Terminal("call", "server.py", "slow", "seconds=0.3", cwd=place)
+    terminal.wait_for("50% begun")
+    assert "[############............]" in terminal.seen
+    terminal.wait_for("begun\r\x1b[K")
+    assert terminal.end() == (0, "slow\n")

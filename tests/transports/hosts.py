@@ -216,10 +216,18 @@ class Hosts:
         self._places.remove(place)
         self.run(place.stop())  # type: ignore[arg-type]
 
+    async def _cancel_rest(self) -> None:
+        """What `asyncio.run` does at its end."""
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
     def close(self) -> None:
         """End all servers and the thread."""
         for place in tuple(self._places):
             self.stop(place)
+        self.run(self._cancel_rest())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -48,11 +48,13 @@ def make(calls: list[str], **settings: Any) -> Server:
         return "counted"
 
     @server.tool()
-    async def flood(ctx: Context, size: int) -> str:
+    async def flood(ctx: Context, size: int, times: int = 1_000_000, patient: bool = True) -> str:
         calls.append("flooding")
         try:
-            for number in range(1_000_000):
-                await ctx.progress(number, message="x" * size)
+            for number in range(times):
+                sent = ctx.progress(number, message="x" * size)
+                if patient:
+                    await sent
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
             calls.append("cancelled")
@@ -273,6 +275,21 @@ def test_a_peer_that_takes_no_bytes_is_put_out(hosts: Hosts, kind: str) -> None:
         assert wait_for(lambda: place.calls == ["flooding", "cancelled"], 10)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_waits_for_a_slow_reader_is_bounded(hosts: Hosts, kind: str) -> None:
+    place = hosts.start(kind, lambda calls: make(calls, outbound_bytes=200_000))
+    body = call("flood", meta={**META, "progressToken": "p"}, size=50_000, patient=False)
+    with place.connect() as wire:
+        wire.send(place.request(body=body, **{**MODERN, "mcp_name": "flood"}))
+        assert wait_for(lambda: place.calls == ["flooding", "cancelled"])
+    body = call("flood", meta={**META, "progressToken": "p"}, size=50_000, times=300)
+    with place.connect() as wire:  # a handler that waits for its reader keeps it
+        wire.send(place.request(body=body, **{**MODERN, "mcp_name": "flood"}))
+        time.sleep(0.3)
+        answer = wire.answer()
+    assert len(answer.body) > 300 * 50_000 and b"flooded" in answer.body
+
+
 @pytest.mark.parametrize("kind", ["asgi", "mounted"])
 def test_requests_under_way_are_bounded(hosts: Hosts, kind: str) -> None:
     place = hosts.start(kind, lambda calls: make(calls, connections=1))
@@ -444,6 +461,14 @@ async def test_without_lifespan_events_the_first_good_requests_start_the_server_
     assert events == ["entered"] + ["touch"] * 5
     await app.__aexit__(None, None, None)
     assert events[-1] == "left"
+
+
+def test_a_loop_that_ends_ends_the_server() -> None:
+    events: list[str] = []
+    app = with_lifespan(events).asgi(token=TOKEN)
+    assert asyncio.run(ask(app, scope("127.0.0.1:1", ("127.0.0.1", 1)))) == 200
+    assert asyncio.run(ask(app, scope("127.0.0.1:1", ("127.0.0.1", 1)))) == 200
+    assert events == ["entered", "touch", "left"] * 2
 
 
 async def test_a_server_that_did_not_start_is_tried_again() -> None:

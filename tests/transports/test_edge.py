@@ -155,7 +155,9 @@ async def test_a_request_that_arrives_as_a_response_ends_waits_its_turn() -> Non
             await wire.send(first)
             await wire.response()
             (connection,) = running.listener.connections
-            connection.data_received(post(port, call("slow", {"seconds": 0.01}, 2)) + post(port, call("echo", {"text": "bb"}, 3)))
+            connection.data_received(
+                post(port, call("slow", {"seconds": 0.01}, 2)) + post(port, call("echo", {"text": "bb"}, 3))
+            )
             assert connection.answering
             done = connection._done
 
@@ -529,7 +531,9 @@ async def test_a_field_that_decides_may_stand_once(name: str) -> None:
 
 
 @pytest.mark.attack("ATK-044")
-@pytest.mark.parametrize("method", ["HEAD", "PUT", "TRACE", "PATCH", "OPTIONS", "CONNECT", "GET", "DELETE", "post", "FOO"])
+@pytest.mark.parametrize(
+    "method", ["HEAD", "PUT", "TRACE", "PATCH", "OPTIONS", "CONNECT", "GET", "DELETE", "post", "FOO"]
+)
 async def test_methods(method: str) -> None:
     counting = Counting()
     async with serving(counting.server) as running:
@@ -683,7 +687,11 @@ async def test_leaving_does_not_cancel_a_legacy_request() -> None:
             "jsonrpc": "2.0",
             "id": 1,
             "method": "initialize",
-            "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
+            "params": {
+                "protocolVersion": "2025-06-18",
+                "capabilities": {},
+                "clientInfo": {"name": "t", "version": "1"},
+            },
         }
         response = await exchange(port, request(json.dumps(opening).encode(), standard(port)))
         session = response.get("mcp-session-id") or ""

@@ -200,7 +200,7 @@ def test_a_bad_message_is_refused_and_reaches_no_handler(places: dict[str, Place
         }
         assert peer.post(call("touch"), **filled) == status
         assert place.calls == []
-        assert peer.post(call("touch")) == 202
+        assert peer.post(call("touch")) == 202 and peer.read()["id"] == 1
         assert place.calls == ["touch"]
 
 

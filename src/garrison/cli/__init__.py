@@ -56,9 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parser_for(name).parse_intermixed_args(words)
     except SystemExit as exc:  # argparse has said why
         return exc.code if isinstance(exc.code, int) else 2
-    perform = cast("Callable[[Namespace], int]", getattr(import_module(command.module, __name__), command.function))
     try:
-        return perform(options)
+        module = import_module(command.module, __name__)
+        status = cast("Callable[[Namespace], int]", getattr(module, command.function))(options)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

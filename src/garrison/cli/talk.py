@@ -8,7 +8,9 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import sys
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, cast
 
 from ..errors import ConfigurationError, GarrisonError
 from ..protocol import types as t
@@ -35,6 +37,10 @@ def _perform(options: Namespace, command: Callable[[Client, Namespace], Awaitabl
         async with reached.client as client:
             return await command(client, options)
 
+    output: object = sys.stdout
+    if isinstance(output, TextIOWrapper):
+        # A server's text may have characters that the encoding of the output has not.
+        cast("TextIOWrapper", output).reconfigure(errors="backslashreplace")
     log = ""
     try:
         reached = Reached(options)

@@ -92,6 +92,8 @@ class HttpGate:
         self._methods = {name.encode(): answered for name, answered in (others or {}).items()}
         self._methods[self._path] = methods | {b"POST"}
         self.principal = "anonymous" if token is None else "token"
+        self.lasting = True
+        """The verdict depends on the head alone: names, and a token that does not change."""
 
     def check(self, head: Head) -> None:
         """Refuse a request that may not go on, and say in the head who sends one that may.

@@ -2,7 +2,8 @@
 
 Rules of this file:
 - The host's lifespan events start and end the server. Where they do not arrive, as in a mounted application, the first
-  request that passes the gate starts it; `async with app` in the outer lifespan ends it as it should be.
+  request that passes the gate starts it, and it ends with the loop; `async with app` in the outer lifespan does both
+  in time.
 - One task starts and ends the server, so that its lifespan is entered and left in the same task.
 - Which names the listener has is the local address of the connection, as the host server tells it: loopback names with
   its port where that is a loopback address, and nothing but `SecurityPolicy.allowed_hosts` elsewhere. The Host header
@@ -77,10 +78,12 @@ class _Running:
                 raise
             return
         self._started.set_result(None)
-        await self._stop.wait()
-        await self._site.core.close()
-        self._site.close_sessions()
-        self.shell.shut()
+        try:
+            await self._stop.wait()
+        finally:  # a loop that ends without having closed the server cancels this task
+            await self._site.core.close()
+            self._site.close_sessions()
+            self.shell.shut()
 
     async def close(self) -> None:
         """Let what runs end, then stop."""

@@ -150,6 +150,7 @@ class DuplexConnection:
         """Let what runs end, for at most `grace` seconds."""
         import asyncio
 
+        self._core.hub.close()  # a subscription does not end by itself
         tasks = [running.task for running in self._in_flight.values() if running.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=grace)

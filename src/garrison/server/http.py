@@ -112,6 +112,7 @@ class HttpApplication:
         self._legacy = legacy
         self._loop = loop
         self.check = gate.check
+        self.lasting = gate.lasting
 
     def refusal(self, error: Refused) -> tuple[int, bytes, bytes]:
         """Status, body and header lines that tell the peer; the hint goes to the log."""
@@ -168,11 +169,12 @@ class HttpApplication:
             raise InvalidRequest("A client of this revision sends no responses")
         channel = _Channel(exchange)
         try:
-            meta = message.params.get("_meta")
-            if type(meta) is dict and cast("dict[str, object]", meta).get(PROTOCOL_VERSION_KEY, LATEST) != LATEST:
-                raise HeaderMismatch("MCP-Protocol-Version differs from the request's _meta")
             call = modern_call(message, channel, head.principal)
             self._match(head, message)
+        except UnsupportedVersion:
+            error = HeaderMismatch("MCP-Protocol-Version differs from the request's _meta")
+            error.request_id = message.id
+            raise error from None
         except McpError as exc:
             exc.request_id = message.id
             raise
@@ -183,8 +185,12 @@ class HttpApplication:
 
     def _match(self, head: Head, request: Request) -> None:
         """Hold the headers that repeat the body against it."""
-        method, fields = request.method, head.fields
-        if fields.get(b"mcp-method") != method.encode():
+        memo = head.memo
+        if memo is None:
+            memo = head.memo = (head.text(b"mcp-method"), head.text(b"mcp-name"))
+        said_method, said_name = cast("tuple[str | None, str | None]", memo)
+        method = request.method
+        if said_method != method:
             raise HeaderMismatch("Mcp-Method is missing or differs from the method in the body")
         member = self._names.get(method)
         if member is None:
@@ -192,9 +198,8 @@ class HttpApplication:
         name = request.params.get(member)
         if type(name) is not str:
             return  # the desk refuses it, whatever the header says
-        given = fields.get(b"mcp-name")
-        if given is None or given != name.encode():
-            check_name(head.text(b"mcp-name"), name)
+        if said_name != name or not name.isascii() or name.startswith("=?"):
+            check_name(said_name, name)
         if method == "tools/call":
             tool = self._tools.get(name)
             if tool is not None and tool.mirrors:

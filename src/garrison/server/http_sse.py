@@ -140,6 +140,7 @@ class HttpSseApplication:
         self._streams = streams
         self.check = inner.check
         self.refusal = inner.refusal
+        self.lasting = inner.lasting
 
     def handle(self, head: Head, body: bytes, exchange: Exchange) -> None:
         """Answer one request. Never raises for what the peer sent."""

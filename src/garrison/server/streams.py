@@ -10,6 +10,7 @@ Spec: 2025-11-25 basic/transports "Resumability and Redelivery".
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Stream", "Streams"]
 
 _RETRY_MS: Final = 250
+_EVENT_ID: Final = re.compile(r"([0-9a-f]{1,12})-([0-9a-f]{1,12})")
 
 
 class Stream:
@@ -116,13 +118,11 @@ class Streams:
 
     def resume(self, last_event_id: str, exchange: Exchange) -> bool:
         """Send what came after this event, and attach the connection to its stream. False if the id names none."""
-        number, _, place = last_event_id.partition("-")
-        try:
-            stream, after = self._streams.get(int(number, 16)), int(place, 16)
-        except ValueError:
+        found = _EVENT_ID.fullmatch(last_event_id)
+        stream = self._streams.get(int(found[1], 16)) if found is not None else None
+        if found is None or stream is None or (after := int(found[2], 16)) >= stream.next:
             return False
-        if stream is None or stream.exchange is not None or after >= stream.next:
-            return False
+        stream.leave()  # a client that comes back may be here before its old connection is known to be gone
         exchange.start_stream()
         for owner, seen, event in tuple(self._log):
             if owner == stream.number and seen > after:

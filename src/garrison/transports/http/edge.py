@@ -141,16 +141,19 @@ class _Connection(asyncio.Protocol):
     def _shortcut(self, head: Head, body: bytes) -> bool:
         """Serve a request whose head needs no parsing. False if the gate has an objection, for the parser to repeat."""
         listener = self._listener
-        try:
-            listener.application.check(head)
-        except Refused:
-            return False
+        application = listener.application
+        if not head.cleared:
+            try:
+                application.check(head)
+            except Refused:
+                return False
+            head.cleared = application.lasting
         if len(body) > listener.limits.message_bytes:
             return False
         self._keep = True
         self.answering = True
         self.deadline = 0.0
-        listener.application.handle(head, body, self)
+        application.handle(head, body, self)
         return True
 
     def pause_writing(self) -> None:

@@ -70,7 +70,7 @@ def reason(status: int) -> bytes:
 class Head:
     """A request's method, target and fields."""
 
-    __slots__ = ("fields", "method", "path", "principal", "query", "repeated", "root")
+    __slots__ = ("cleared", "fields", "memo", "method", "path", "principal", "query", "repeated", "root")
 
     def __init__(self) -> None:
         self.method = b""
@@ -82,6 +82,10 @@ class Head:
         self.repeated: bytes | None = None
         self.principal = ""
         """Who sends this, set by the gate."""
+        self.cleared = False
+        """The gate let this head pass, and need not be asked again."""
+        self.memo: object = None
+        """What the application has read out of this head; for a head that comes again."""
 
     def add(self, name: bytes, value: bytes) -> None:
         """Take one field. White space around its value is not part of it (RFC 9110 section 5.5)."""
@@ -128,6 +132,9 @@ class Exchange(Protocol):
 
 class Application(Protocol):
     """What a listener serves."""
+
+    lasting: bool
+    """The verdict of `check` depends on the bytes of the head alone, so that it holds when the same head comes again."""
 
     def check(self, head: Head) -> None:
         """Called when the head is complete, before any byte of the body is taken.

@@ -6,6 +6,7 @@ Rules of this file:
 - Only heads without a second meaning qualify: one line per field, a content length, no transfer coding, no expectation,
   no upgrade. Everything else, and every line that is new, goes to the parser.
 - A whole head that was put together once is kept as well, so that a client that repeats itself costs one look-up.
+  Kept heads are shared by requests: nobody changes them after the gate.
 - The memory is bounded and belongs to one listener. When it is full it is forgotten.
 
 RFC 9112 section 5: a field line means the same whatever stands beside it.
@@ -39,7 +40,7 @@ class KnownHeads:
         self._size = size
         self._starts: dict[bytes, tuple[bytes, bytes, bytes]] = {}
         self._fields: dict[bytes, tuple[bytes, bytes]] = {}
-        self._whole: dict[bytes, tuple[tuple[bytes, bytes, bytes], dict[bytes, bytes], int]] = {}
+        self._whole: dict[bytes, tuple[Head, int]] = {}
 
     def match(self, data: bytes) -> tuple[Head, bytes] | None:
         """The head and body of a request that is all of `data`, if every line of its head is known."""
@@ -52,15 +53,12 @@ class KnownHeads:
             known = self._assemble(block)
             if known is None:
                 return None
-        start, fields, length = known
+        head, length = known
         if length != len(data) - end - 4:
             return None
-        head = Head()
-        head.method, head.path, head.query = start
-        head.fields = fields
         return head, data[end + 4 :]
 
-    def _assemble(self, block: bytes) -> tuple[tuple[bytes, bytes, bytes], dict[bytes, bytes], int] | None:
+    def _assemble(self, block: bytes) -> tuple[Head, int] | None:
         lines = block.split(b"\r\n")
         start = self._starts.get(lines.pop(0))
         if start is None:
@@ -74,7 +72,10 @@ class KnownHeads:
             return None
         if len(self._whole) >= _WHOLE:
             self._whole.clear()
-        self._whole[block] = known = (start, fields, length)
+        head = Head()
+        head.method, head.path, head.query = start
+        head.fields = fields
+        self._whole[block] = known = (head, length)
         return known
 
     def learn(self, data: bytes, head: Head) -> None:
