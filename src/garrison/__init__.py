@@ -12,6 +12,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # type checkers know the name; importing `typing` would cost more than this file
 if TYPE_CHECKING:
+    from . import types
     from .client import Client
     from .errors import (
         AuthenticationRequired,
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
         UnsupportedVersion,
     )
     from .policy import Limits, SecurityPolicy, Timeouts
-    from .protocol import types
     from .server import (
         Context,
         Depends,
@@ -176,8 +176,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
 }
 """The names that each module gives."""
 
-_MODULES = {"types": "protocol.types"}
-"""Modules that are public under a shorter name."""
+_MODULES = {"types": "types"}
+"""Modules that are public by their name."""
 
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 

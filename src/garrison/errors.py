@@ -280,6 +280,8 @@ class Refused(GarrisonError):
 
     status: int = 400
     event: ClassVar[str] = "http.refused"
+    allow: bytes = b""
+    """With 405: the methods that are served there; empty for those of the endpoint."""
 
     def __init__(self, message: str, *, hint: str = "", status: int | None = None) -> None:
         super().__init__(f"{message} ({hint})" if hint else message)

@@ -87,6 +87,6 @@ def test_outcomes() -> None:
 
 def test_the_pages_are_those_of_the_checkout_or_the_modules_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Garrison" in demo_server.pages()["readme"]
-    monkeypatch.setattr("pathlib.Path.is_dir", lambda self, **options: False)
+    monkeypatch.setattr("pathlib.Path.is_file", lambda self, **options: False)
     installed = demo_server.pages.__wrapped__()
     assert installed["errors"].startswith("Every error Garrison raises") and len(installed) > 20

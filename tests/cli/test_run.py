@@ -149,6 +149,13 @@ def test_http_says_the_url_and_a_new_token_once(tmp_path: Path) -> None:
         assert garrison("call", url, "add", "a=1", "b=2").returncode == 6
 
 
+def test_without_uvloop_a_refusal_is_the_same(tmp_path: Path) -> None:
+    (tmp_path / "server.py").write_text("import sys\nsys.modules['uvloop'] = None\n" + SERVER)
+    with served("server.py", cwd=tmp_path) as (url, _):
+        assert garrison("list", url).returncode == 6
+        assert garrison("list", url, "--token", TOKEN).returncode == 0
+
+
 def test_a_given_token_is_not_printed(tmp_path: Path) -> None:
     (tmp_path / "server.py").write_text(SERVER)
     with served("server.py", cwd=tmp_path) as (url, said):

@@ -15,9 +15,6 @@ from collections.abc import Awaitable, Callable
 from garrison import Client, types
 from garrison.client import accept_defaults
 
-GREETING = 0.2
-"""Seconds in which the session's own stream is opened: the suite asks on it, or takes a late one for a return."""
-
 Play = Callable[[Client], Awaitable[None]]
 
 
@@ -42,14 +39,12 @@ async def add(client: Client) -> None:
 async def answer_with_defaults(client: Client) -> None:
     """Call the tool that asks for a form."""
     await client.list_tools()
-    await asyncio.sleep(GREETING)
     await client.call_tool("test_client_elicitation_defaults", {})
 
 
 async def reconnect(client: Client) -> None:
     """Call the tool whose result comes on another stream."""
     await client.list_tools()
-    await asyncio.sleep(GREETING)
     await client.call_tool("test_reconnection", {})
 
 

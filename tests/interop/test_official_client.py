@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -16,6 +17,8 @@ from .peers import OURS, TOKEN, our_http
 
 pytestmark = pytest.mark.peer
 
+SOON = 1.5
+"""Seconds. A server that stays for longer after its input has ended is killed."""
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
 ERAS = pytest.mark.parametrize(("mode", "version"), [("auto", MODERN), ("legacy", LEGACY)], ids=["modern", "legacy"])
 
@@ -96,6 +99,13 @@ def text_of(result: theirs.CallToolResult) -> str:
 async def test_stdio(mode: str, version: str) -> None:
     async with over_stdio(mode) as client:
         await tour(client, version)
+
+
+async def test_stdio_ends_though_a_subscription_is_open() -> None:
+    loop = asyncio.get_running_loop()
+    async with over_stdio("auto") as client, client.listen(tools_list_changed=True):
+        left = loop.time()
+    assert loop.time() - left < SOON
 
 
 @ERAS

@@ -48,7 +48,8 @@ def test_every_name_can_be_had(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "module"), sorted(loaded_on_use().items()))
 def test_a_name_is_the_object_of_its_module(name: str, module: str) -> None:
-    assert getattr(garrison, name) is getattr(importlib.import_module(f"garrison.{module}"), name)
+    home = importlib.import_module(f"garrison.{module}" if module else "garrison")
+    assert getattr(garrison, name) is getattr(home, name)
 
 
 def test_every_error_is_at_the_top() -> None:

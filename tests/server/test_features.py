@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -226,9 +225,7 @@ async def test_a_result_that_breaks_its_schema_does_not_leave(revision: str) -> 
     async def wrong() -> int:
         return "CANARY"  # type: ignore[return-value]
 
-    @server.tool(
-        output_schema={"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
-    )
+    @server.tool(output_schema={"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]})
     async def by_hand(value: str) -> ToolOutput:
         return ToolOutput.json({"n": int(value) if value.isdigit() else value})
 
@@ -274,7 +271,9 @@ async def test_resources_and_templates(revision: str, transport: str) -> None:
         result = await p.result("resources/read", {"uri": "config://main"})
         assert json.loads(result["contents"][0]["text"]) == {"a": 1}
         assert result["contents"][0]["mimeType"] == "application/json"
-        assert (result.get("ttlMs"), result.get("cacheScope")) == ((5000, "public") if revision == MODERN else (None, None))
+        assert (result.get("ttlMs"), result.get("cacheScope")) == (
+            (5000, "public") if revision == MODERN else (None, None)
+        )
         assert (await p.result("resources/read", {"uri": "blob://one"}))["contents"][0]["blob"] == "AAE="
         result = await p.result("resources/read", {"uri": "user://ann%20b/profile"})
         assert result["contents"][0]["text"] == "ann b at user://ann%20b/profile"
@@ -348,7 +347,12 @@ async def test_prompts_and_completion(revision: str, transport: str) -> None:
         assert (len(full["values"]), full["total"], full["hasMore"]) == (100, 150, True)
         if revision >= "2025-06-18":
             assert full["values"][0] == "x0"
-        assert (await p.error("completion/complete", {"ref": {"type": "ref/prompt", "name": "none"}, "argument": {"name": "a", "value": ""}}))["code"] == -32602
+        assert (
+            await p.error(
+                "completion/complete",
+                {"ref": {"type": "ref/prompt", "name": "none"}, "argument": {"name": "a", "value": ""}},
+            )
+        )["code"] == -32602
         assert (await p.error("completion/complete", {"ref": 1}))["code"] == -32602
 
 
@@ -376,7 +380,9 @@ async def test_what_is_not_offered_is_not_found(revision: str) -> None:
         for method in methods:
             error = await p.error(method, {"name": "x", "uri": "x://y"})
             assert error["code"] == -32601, method
-        capabilities = (await p.result("server/discover"))["capabilities"] if revision == MODERN else p.initialized["capabilities"]
+        capabilities = (
+            (await p.result("server/discover"))["capabilities"] if revision == MODERN else p.initialized["capabilities"]
+        )
         assert not {"tools", "resources", "prompts", "completions"} & capabilities.keys()
 
 
@@ -404,7 +410,9 @@ async def test_pages(revision: str) -> None:
         for _ in range(3):
             result = await p.result("tools/list", cursor)
             names += [t["name"] for t in result["tools"]]
-            assert (result.get("ttlMs"), result.get("cacheScope")) == ((1234, "public") if revision == MODERN else (None, None))
+            assert (result.get("ttlMs"), result.get("cacheScope")) == (
+                (1234, "public") if revision == MODERN else (None, None)
+            )
             cursor = {"cursor": result.get("nextCursor")}
         assert names == [f"tool_{number}" for number in range(5)]
         assert cursor == {"cursor": None}
@@ -482,7 +490,9 @@ async def test_progress(revision: str, transport: str) -> None:
         for token in ("t", 7):
             await p.tool("work", progressToken=token)
             assert [n["progress"] for _, n in p.notifications] == [1, 2, 3]
-            assert all(n["progressToken"] == token and type(n["progressToken"]) is type(token) for _, n in p.notifications)
+            assert all(
+                n["progressToken"] == token and type(n["progressToken"]) is type(token) for _, n in p.notifications
+            )
             assert all(("message" in n) == (revision >= "2025-03-26") for _, n in p.notifications)
             p.notifications.clear()
         assert "MainThread" not in text(await p.tool("thread", progressToken="t"))
@@ -596,7 +606,11 @@ async def test_sampling_and_roots(revision: str, transport: str) -> None:
         return f"{reply.model} {roots[0].uri}"
 
     answers = {
-        "sampling/createMessage": lambda _: {"role": "assistant", "content": {"type": "text", "text": "yo"}, "model": "m"},
+        "sampling/createMessage": lambda _: {
+            "role": "assistant",
+            "content": {"type": "text", "text": "yo"},
+            "model": "m",
+        },
         "roots/list": lambda _: {"roots": [{"uri": "file:///tmp"}]},
     }
     async with peer(server, revision, transport, capabilities={"sampling": {}, "roots": {}}, answers=answers) as p:
@@ -670,7 +684,14 @@ async def test_a_request_state_opens_only_where_it_belongs() -> None:
             response = await p.once("tools/call", again)
             assert "error" in response or response["result"].get("isError"), change
         assert ran == []
-        wrong = await p.once("tools/call", {**params, "requestState": state, "inputResponses": {"elicit_1": {"action": "accept", "content": {"name": 5}}}})
+        wrong = await p.once(
+            "tools/call",
+            {
+                **params,
+                "requestState": state,
+                "inputResponses": {"elicit_1": {"action": "accept", "content": {"name": 5}}},
+            },
+        )
         assert wrong["result"]["resultType"] == "input_required"
         assert ran == []
         response = await p.once("tools/call", {**params, "requestState": state, "inputResponses": given})
@@ -697,7 +718,9 @@ async def test_a_state_key_lets_replicas_share_states_and_a_state_expires() -> N
             state = (await p.once("tools/call", {"name": "ask"}))["result"]["requestState"]
         await asyncio.sleep(0.06)
         async with peer(replica(60), capabilities=ELICIT) as p:
-            again = await p.once("tools/call", {"name": "ask", "requestState": state, "inputResponses": {"elicit_1": YES}})
+            again = await p.once(
+                "tools/call", {"name": "ask", "requestState": state, "inputResponses": {"elicit_1": YES}}
+            )
             assert ("result" in again) == (seconds == 60), again
 
 
@@ -955,7 +978,10 @@ async def test_a_subscription_hears_what_it_asked_for(transport: str) -> None:
         server.resource_updated("a://b")
         server.resource_updated("a://c")
         await p.result("tools/list")
-        assert [m for m, _ in p.notifications] == ["notifications/tools/list_changed", "notifications/resources/updated"]
+        assert [m for m, _ in p.notifications] == [
+            "notifications/tools/list_changed",
+            "notifications/resources/updated",
+        ]
         assert all(n["_meta"][key] == "sub-1" for _, n in p.notifications)
         p.notifications.clear()
         await p.tell({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "sub-1"}})
@@ -973,7 +999,15 @@ async def test_closing_ends_subscriptions_gracefully() -> None:
     connection = await server.connect_memory()
     said: list[dict[str, Any]] = []
     connection.on_message = lambda data: said.append(json.loads(data))
-    connection.send(json.dumps({**call("x"), "method": "subscriptions/listen", "params": {**call("x")["params"], "notifications": {"toolsListChanged": True}}}).encode())
+    connection.send(
+        json.dumps(
+            {
+                **call("x"),
+                "method": "subscriptions/listen",
+                "params": {**call("x")["params"], "notifications": {"toolsListChanged": True}},
+            }
+        ).encode()
+    )
     await until(lambda: said)
     server._hub.close()
     await until(lambda: len(said) == 2)
@@ -992,7 +1026,9 @@ async def test_reserved_meta_of_a_client_is_not_echoed(key: str) -> None:
         return "x"
 
     async with peer(server) as p:
-        result = await p.tool("echo", **{key: {"name": "CANARY"}, "io.modelcontextprotocol/unknown": 1, "traceparent": "x" * 5000})
+        result = await p.tool(
+            "echo", **{key: {"name": "CANARY"}, "io.modelcontextprotocol/unknown": 1, "traceparent": "x" * 5000}
+        )
         assert "CANARY" not in json.dumps(result)
         assert result["_meta"]["io.modelcontextprotocol/serverInfo"]["name"] == "test"
 
@@ -1010,7 +1046,3 @@ async def test_codes_that_a_handler_chooses() -> None:
     async with peer(server) as p:
         error = await p.error("tools/call", {"name": "custom", "arguments": {"code": 7}})
         assert error == {"code": 7, "message": "chosen", "data": {"a": 1}}
-
-
-def test_logging_of_tests_is_on() -> None:
-    assert logging.getLogger("garrison.server").isEnabledFor(logging.ERROR)

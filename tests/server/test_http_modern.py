@@ -171,9 +171,12 @@ async def test_parameter_headers(arguments: dict[str, Any], fields: dict[str, st
 
 
 @pytest.mark.attack("ATK-151")
-@pytest.mark.parametrize("name", ["password", "api_key", "access_token", "region"])
+@pytest.mark.parametrize(
+    "name",
+    ["password", "api_key", "access_token", "region"],
+)
 def test_a_secret_is_not_mirrored(name: str) -> None:
-    schema = {"type": "object", "properties": {name: {"type": "string", "x-mcp-header": "Given"}}}
+    schema = {"type": "object", "properties": {name: {"type": "string", "x-mcp-header": "Given"}}, "required": [name]}
 
     def password(password: str) -> str:
         return "x"
@@ -221,7 +224,7 @@ async def test_meta_must_be_complete() -> None:
 
 
 @pytest.mark.attack("ATK-098")
-@pytest.mark.parametrize("version", ["9999-01-01", "DRAFT", "\"; DROP", "2026-07-2"])
+@pytest.mark.parametrize("version", ["9999-01-01", "DRAFT", '"; DROP', "2026-07-2"])
 async def test_an_unknown_version_is_named_with_what_is_spoken(version: str) -> None:
     async with serving(make()) as running:
         port = running.port
@@ -268,7 +271,10 @@ async def test_notifications_and_responses() -> None:
             message = {"jsonrpc": "2.0", "method": method, "params": {"requestId": 1, "_meta": meta()}}
             response = await exchange(port, post(port, message))
             assert (response.status, response.body) == (202, b"")
-        for body in ({"jsonrpc": "2.0", "id": 1, "result": {}}, {"jsonrpc": "2.0", "id": 1, "error": {"code": 1, "message": "x"}}):
+        for body in (
+            {"jsonrpc": "2.0", "id": 1, "result": {}},
+            {"jsonrpc": "2.0", "id": 1, "error": {"code": 1, "message": "x"}},
+        ):
             response = await exchange(port, request(json.dumps(body).encode(), modern_fields(port, call("echo"))))
             assert response.status == 400
 
@@ -284,7 +290,9 @@ async def test_a_response_becomes_a_stream_with_the_first_notification() -> None
                 response = await wire.response()
                 assert response.get("content-type") == "text/event-stream"
                 assert response.get("x-accel-buffering") == "no"
-                assert [e.get("method", "response") for e in response.events] == ["notifications/progress"] * 3 + ["response"]
+                assert [e.get("method", "response") for e in response.events] == ["notifications/progress"] * 3 + [
+                    "response"
+                ]
                 assert all("id" not in event for event in parse_events(response.body))
 
 
@@ -333,7 +341,12 @@ async def test_without_legacy_nothing_of_it_is_answered() -> None:
             response = await exchange(port, request(b"", [*standard(port), ("Mcp-Session-Id", "x")], method=method))
             assert response.status == 405
             assert response.get("allow") == "POST"
-        opening = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25", "capabilities": {}}}
+        opening = {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "initialize",
+            "params": {"protocolVersion": "2025-11-25", "capabilities": {}},
+        }
         response = await exchange(port, request(json.dumps(opening).encode(), standard(port)))
         told = error(response, 400, -32022)
         assert told["data"]["supported"] == [MODERN]
@@ -341,5 +354,3 @@ async def test_without_legacy_nothing_of_it_is_answered() -> None:
         response = await exchange(port, request(b"[]", changed(standard(port))))
         assert response.status == 400
         assert (await exchange(port, post(port, call("echo", {"text": "x"})))).status == 200
-
-

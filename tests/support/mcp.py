@@ -27,7 +27,7 @@ Json = dict[str, Any]
 Answer = Callable[[Json], Json]
 
 
-def meta(capabilities: Json | None = None, version: str = MODERN, **more: object) -> Json:
+def meta(capabilities: Json | None = None, version: str = MODERN, **more: Any) -> Json:
     """The `_meta` that a modern request needs."""
     fields: Json = {
         "io.modelcontextprotocol/protocolVersion": version,
@@ -101,11 +101,11 @@ class Peer:
             params["_meta"] = meta_more
         return {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
 
-    async def once(self, method: str, params: Json | None = None, id: int | str | None = None, **more: object) -> Json:
+    async def once(self, method: str, params: Json | None = None, id: int | str | None = None, **more: Any) -> Json:
         """One request, one response; `more` goes into `_meta`."""
         return await self.transmit(self.message(method, params, id, more))
 
-    async def request(self, method: str, params: Json | None = None, **more: object) -> Json:
+    async def request(self, method: str, params: Json | None = None, **more: Any) -> Json:
         """The final response: questions of an `input_required` result are answered and the request repeated."""
         response = await self.once(method, params, **more)
         while response.get("result", {}).get("resultType") == "input_required":
@@ -119,19 +119,19 @@ class Peer:
             response = await self.once(method, again, **more)
         return response
 
-    async def result(self, method: str, params: Json | None = None, **more: object) -> Json:
+    async def result(self, method: str, params: Json | None = None, **more: Any) -> Json:
         """The result; an error fails the test."""
         response = await self.request(method, params, **more)
         assert "result" in response, response
         return response["result"]
 
-    async def error(self, method: str, params: Json | None = None, **more: object) -> Json:
+    async def error(self, method: str, params: Json | None = None, **more: Any) -> Json:
         """The error; a result fails the test."""
         response = await self.request(method, params, **more)
         assert "error" in response, response
         return response["error"]
 
-    async def tool(self, name: str, arguments: Json | None = None, **more: object) -> Json:
+    async def tool(self, name: str, arguments: Json | None = None, **more: Any) -> Json:
         """The result of a tool call."""
         return await self.result("tools/call", {"name": name, "arguments": arguments or {}}, **more)
 
@@ -291,7 +291,11 @@ async def over_pipes(server: Server, duplex: DuplexPeer) -> AsyncIterator[None]:
             duplex.receive(line)
 
     loop.add_reader(client_in, readable)
-    duplex.write = lambda data: os.write(client_out, data + b"\n") and None
+
+    def write(data: bytes) -> None:
+        os.write(client_out, data + b"\n")
+
+    duplex.write = write
     try:
         yield
     finally:

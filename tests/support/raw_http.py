@@ -156,7 +156,13 @@ def changed(fields: Fields, **changes: str | None) -> list[tuple[str, str]]:
 
 
 def request(
-    body: bytes, fields: Fields, *, method: str = "POST", target: str = "/mcp", version: str = "1.1", length: bool = True
+    body: bytes,
+    fields: Fields,
+    *,
+    method: str = "POST",
+    target: str = "/mcp",
+    version: str = "1.1",
+    length: bool = True,
 ) -> bytes:
     """The bytes of a request."""
     lines = [f"{method} {target} HTTP/{version}", *(f"{name}: {value}" for name, value in fields)]

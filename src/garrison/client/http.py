@@ -69,6 +69,8 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 _VERSION_HEADER_SINCE: Final = "2025-06-18"
 _RETRY: Final = 1.0
 """Seconds before a broken stream is taken up again, where the server names no time."""
+_HEARD: Final = 0.5
+"""Seconds for the server's own stream to open before the first call."""
 _MOST_RESUMES: Final = 10
 """Times in a row that a stream is taken up again and brings nothing."""
 _MOST_CHALLENGES: Final = 3
@@ -179,6 +181,7 @@ class StreamableHttp:
         self._heads: dict[str, bytes] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._listening = False
+        self._opened = asyncio.Event()
 
     def attach(self, receiver: Receiver) -> None:
         self._receiver = receiver
@@ -228,11 +231,25 @@ class StreamableHttp:
                 pass  # the session ends without us
         self.settings.pool.close()
 
-    def listen(self) -> None:
-        """Opens the stream of GET, in the background; a server that has none is left alone (2025 revisions)."""
-        if not self._listening:
-            self._listening = True
-            self._spawn(self._listen())
+    def listen(self) -> Awaitable[None] | None:
+        """Opens the stream of GET; a server that has none is left alone (2025 revisions).
+
+        A question that a server sends before there is a stream is lost, so that no call should be made earlier. Some
+        servers send no head before the first event: they are not waited for long.
+        """
+        if self._listening:
+            return None
+        self._listening = True
+        self._opened.clear()
+        self._spawn(self._listen())
+        return self._heard()
+
+    async def _heard(self) -> None:
+        try:
+            async with asyncio.timeout(_HEARD):
+                await self._opened.wait()
+        except TimeoutError:
+            _log.info("The server's own stream was not opened within %g s", _HEARD)
 
     # Requests.
 
@@ -376,11 +393,13 @@ class StreamableHttp:
                     break
                 last, retry = stream.last or last, stream.retry if stream.retry is not None else retry
                 idle = 0 if stream.events else idle + 1
+            self._opened.set()
             await asyncio.sleep(_RETRY * 2 ** min(idle, 5) if retry is None else retry / 1000 + 0.005)
         self._listening = False
+        self._opened.set()
 
     async def _get(self, last: str) -> _Ended:
-        stream = EventStream(self.settings.limits.message_bytes, self._deliver)
+        stream = EventStream(self.settings.limits.message_bytes, self._deliver, self._opened.set)
         extra = "Accept: text/event-stream\r\n" + self._state()
         if last:
             if not _VALUE.fullmatch(last):

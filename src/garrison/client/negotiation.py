@@ -194,7 +194,9 @@ async def handshake(link: Link, legacy: Sequence[str], answers: Answers, timeout
     revision = _revision(result.protocol_version)
     link.speak(revision)
     await link.notify("notifications/initialized")
-    link.transport.listen()
+    listening = link.transport.listen()
+    if listening is not None:
+        await listening
     return Agreement(revision, result.capabilities, result.server_info, result.instructions)
 
 

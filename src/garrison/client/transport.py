@@ -148,8 +148,8 @@ class ClientTransport(Protocol):
         """Tells that this `initialize` was answered well. Raises `ProtocolViolation`."""
         ...
 
-    def listen(self) -> None:
-        """Tells that the handshake is over: what the server says unasked may be listened for."""
+    def listen(self) -> Awaitable[None] | None:
+        """Tells that the handshake is over. What is returned ends when what the server says unasked can be heard."""
         ...
 
     def send(self, call: Call) -> Awaitable[None] | None:
@@ -195,8 +195,8 @@ class OneChannel:
     def greeted(self, call: Call) -> None:
         pass
 
-    def listen(self) -> None:
-        pass
+    def listen(self) -> Awaitable[None] | None:
+        return None
 
     def cancel(self, call: Call) -> bool:
         return False

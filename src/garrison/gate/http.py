@@ -120,7 +120,9 @@ class HttpGate:
                 self._check_scheme(given)
         head.principal = self.principal
         if head.method not in methods:
-            raise BadRequest("Method not allowed", status=405)
+            refused = BadRequest("Method not allowed", status=405)
+            refused.allow = b", ".join(sorted(methods, reverse=True))
+            raise refused
         if head.method == b"POST":
             if fields.get(b"content-type") not in _JSON_TYPES:
                 self._check_content_type(fields.get(b"content-type"))

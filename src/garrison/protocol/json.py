@@ -32,6 +32,7 @@ __all__ = ["Json", "decoder", "encode", "encode_text"]
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_EMPTY = re.compile(rb"[\[{][ \t\r\n]*[\]}]")
 _INFINITY = float("inf")
 
 _parse = cast("Callable[..., object]", jiter.from_json)
@@ -95,8 +96,12 @@ def _count(data: bytes, most: int) -> None:
     def values(text: bytes) -> int:
         return 1 + text.count(b",") + text.count(b"[") + text.count(b"{")
 
-    # Separators inside strings count too at first; only a text that looks guilty is read string by string.
-    if values(data) > most and values(_STRING.sub(b'""', data)) > most:
+    # Separators inside strings, and what opens an empty container, count too at first; only a text that looks guilty
+    # is read string by string.
+    if values(data) > most:
+        bare = _STRING.sub(b'""', data)
+        if values(bare) - _EMPTY.subn(b"", bare)[1] <= most:
+            return
         raise ParseError(f"Invalid JSON: more than {most} values")
 
 
@@ -106,7 +111,7 @@ def _checker(limits: Limits) -> Callable[[dict[str, object], int], int]:
     member_limit, item_limit = limits.json_members, limits.json_items
     key_limit, number_limit = limits.json_key_chars, limits.json_number_chars
     int_limit: int = 10**number_limit
-    int_least = -int_limit
+    int_least = -(10 ** (number_limit - 1))  # the sign is a character too
 
     def number(value: object) -> object:
         """The float that was written, or a refusal of it or of a long integer."""

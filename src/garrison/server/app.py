@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, cast
 
 from ..errors import ConfigurationError, RegistrationError
 from ..policy import SecurityPolicy
+from ..protocol.revisions import LATEST, VERSIONS
 from ..protocol.types import (
     Annotations,
     Icon,
@@ -148,6 +149,10 @@ class Server:
     ) -> None:
         if page_size is not None and page_size < 1:
             raise ConfigurationError("page_size must be at least 1, or None")
+        if legacy not in ("sessions", "stateless", "off"):
+            raise ConfigurationError('legacy must be "sessions", "stateless" or "off"')
+        if cache_scope not in ("public", "private"):
+            raise ConfigurationError('cache_scope must be "public" or "private"')
         if ttl_ms < 0:
             raise ConfigurationError("ttl_ms must not be negative")
         if http_sse and legacy != "sessions":
@@ -176,6 +181,7 @@ class Server:
             ttl_ms=ttl_ms,
             cache_scope=cache_scope,
             instructions=instructions,
+            versions=VERSIONS if legacy != "off" else (LATEST,),
         )
         self._hub = Hub(self.policy.limits.subscriptions)
         self.registry.changed = self._changed

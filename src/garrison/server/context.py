@@ -66,7 +66,8 @@ class _Sent:
         self._call = call
 
     def __await__(self) -> Generator[object, None, None]:
-        return self._call.channel.drain().__await__()
+        yield  # one turn of the loop: a handler that reports in a tight loop lets others be served
+        yield from self._call.channel.drain().__await__()
 
 
 class Context(Generic[S]):

@@ -70,6 +70,7 @@ class Core:
         loop = asyncio.get_running_loop()
         state = None if self._lifespan is None else await self._lifespan.__aenter__()
         self._workers = Workers(self.policy.limits.threads, loop)
+        self.hub.start(loop)
         self.desk.start(loop, self._workers, state)
         self.runner.start(loop)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import enum
 import functools
-import re
 from collections.abc import Mapping
 from typing import Annotated, cast, get_args, get_origin, get_type_hints
 
@@ -23,14 +22,10 @@ from ..errors import InvalidParams, RegistrationError
 from ..protocol.schema import Schema
 from ..protocol.schema_problems import resolve
 from . import json_types, pydantic_types
+from .sensitive import looks_secret
 
 __all__ = ["elicit_schema", "elicit_value"]
 
-_SECRET = re.compile(
-    r"pass[ _-]?(?:word|wd|phrase|code)|secret|credential|(?:private|api|access)[ _-]?key|\btokens?\b|_token|token_"
-    r"|\bcvv\b|\bcvc\b|\botp\b|\bpwd\b|\bssn\b",
-    re.IGNORECASE,
-)
 _FORMATS = frozenset({"email", "uri", "date", "date-time"})
 _KEPT = {
     "string": ("minLength", "maxLength", "default"),
@@ -58,7 +53,7 @@ def elicit_schema(form: type[object]) -> dict[str, object]:
         field, nullable = _field(schema, full, hints.get(name))
         if field is None:
             raise RegistrationError(f"{_label(form)}: field {name!r} is no text, number, boolean or choice of text")
-        if any(isinstance(t, str) and _SECRET.search(t) for t in (name, field.get("title"), field.get("description"))):
+        if any(isinstance(t, str) and looks_secret(t) for t in (name, field.get("title"), field.get("description"))):
             raise RegistrationError(f"{_label(form)}: field {name!r} asks for a secret; use a URL (elicit_url) instead")
         fields[name] = field
         if nullable:

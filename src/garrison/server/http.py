@@ -121,7 +121,7 @@ class HttpApplication:
         if error.status == 401:
             fields = _CHALLENGE
         elif error.status == 405:
-            fields = b"allow: POST, GET, DELETE\r\n" if self._legacy is not None else b"allow: POST\r\n"
+            fields = b"allow: %b\r\n" % (error.allow or (b"POST, GET, DELETE" if self._legacy is not None else b"POST"))
         elif error.status == 503:
             fields = b"retry-after: 1\r\n"
         return error.status, encode_error(None, InvalidRequest.code, error.message), fields

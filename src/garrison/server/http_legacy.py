@@ -120,6 +120,11 @@ class _Channel:
             self._exchange.respond(202, b"")
 
 
+def _busy(session: Session) -> bool:
+    state = cast("_State", session.extra)
+    return bool(state.running) or state.streams.general.exchange is not None
+
+
 class LegacyHttp:
     """Serves handshake revisions on one listener.
 
@@ -133,6 +138,7 @@ class LegacyHttp:
         self._stateless = stateless
         self.store = SessionStore(core.policy.limits, core.policy.timeouts)
         self.store.on_close = self._closed
+        self.store.busy = _busy
 
     def _closed(self, session: Session) -> None:
         self._core.legacy.leave(session)

@@ -16,7 +16,6 @@ import msgspec
 
 from ..errors import InvalidParams
 from ..protocol.json import encode
-from ..protocol.revisions import VERSIONS
 from ..protocol.sealed import SealError
 from ..protocol.types import (
     DiscoverResult,
@@ -67,6 +66,7 @@ class Listings:
         ttl_ms: int,
         cache_scope: CacheScope,
         instructions: str | None,
+        versions: tuple[str, ...],
     ) -> None:
         self._registry = registry
         self._wire = wire
@@ -75,6 +75,7 @@ class Listings:
         self._ttl_ms = ttl_ms
         self._scope: CacheScope = cache_scope
         self.instructions = instructions
+        self._versions = versions
         self._pages: dict[tuple[str, str, int], bytes] = {}
         self._version = 0
 
@@ -102,7 +103,7 @@ class Listings:
         page = self._pages.get(key)
         if page is None:
             result = DiscoverResult(
-                supported_versions=list(VERSIONS),
+                supported_versions=list(self._versions),
                 capabilities=self.capabilities(),
                 instructions=self.instructions,
                 ttl_ms=self._ttl_ms,
@@ -148,7 +149,7 @@ class Listings:
             "resources/templates/list": registry.templates,
             "prompts/list": registry.prompts,
         }[method]
-        return [entry.definition for entry in table.values()]
+        return [entry.definition for entry in tuple(table.values())]
 
     def _encode(self, method: str, revision: Revision, start: int) -> bytes:
         items = list(self._items(method))

@@ -19,6 +19,7 @@ from ..protocol.types import Prompt, Resource, ResourceTemplate, Tool
 from ..protocol.uri import UriError, parse_uri
 from ..protocol.uritemplate import UriTemplate
 from .depends import provider_of
+from .sensitive import looks_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,6 +78,12 @@ class ToolEntry(Entry):
             self.mirrors: tuple[Mirror, ...] = mirrors(definition.input_schema)
         except MirrorError as exc:
             raise RegistrationError(f"tool {self.name!r}: {exc}") from exc
+        for mirror in self.mirrors:
+            if looks_secret(mirror.path[-1]):
+                raise RegistrationError(
+                    f"tool {self.name!r}: parameter {mirror.path[-1]!r} looks like a secret, and headers are seen by "
+                    "every proxy; remove its x-mcp-header"
+                )
 
 
 class ResourceEntry(Entry):
@@ -233,7 +240,7 @@ class Registry:
 
     def find_template(self, uri: str) -> tuple[TemplateEntry, dict[str, str | list[str]]] | None:
         """The first template, in order of registration, that this URI fits, with its variables."""
-        for entry in self.templates.values():
+        for entry in tuple(self.templates.values()):  # a handler's thread may register meanwhile
             values = entry.template.match(uri)
             if values is not None:
                 return entry, values

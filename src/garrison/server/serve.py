@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from ..errors import ConfigurationError, InsecureConfigurationError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from .app import Server
@@ -144,17 +145,16 @@ class HttpServing:
         self.listener = HttpListener(self._site.application, policy.limits, policy.timeouts)
         try:
             self.port = await self.listener.start(self._host, self.port)
-        except OSError:
+        except (OSError, ConfigurationError):
             await self._core.close()
             raise
 
     async def close(self) -> None:
         """Let what runs end, then stop."""
-        grace = self.server.policy.timeouts.shutdown
-        self._core.hub.close()
-        await self.listener.close(grace)
-        self._site.close_sessions()
+        self.listener.stop()
         await self._core.close()
+        self._site.close_sessions()
+        await self.listener.close(min(1.0, self.server.policy.timeouts.shutdown))
 
 
 def run_http(
@@ -187,13 +187,17 @@ def run_http(
         finally:
             await serving.close()
 
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(main())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes uvloop's loop, where it is installed; None for asyncio's own."""
     try:
         from uvloop import new_event_loop
     except ImportError:
-        asyncio.run(main())
-        return
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(main())
+        return None
+    return new_event_loop
 
 
 def announce_on_stderr(serving: HttpServing) -> None:

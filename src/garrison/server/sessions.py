@@ -118,6 +118,8 @@ class SessionStore:
         self._idle = timeouts.session_idle
         self._sessions: dict[str, Session] = {}
         self.on_close: Callable[[Session], None] = lambda session: None
+        self.busy: Callable[[Session], bool] = lambda session: False
+        """True for a session that is in use without requests: a stream is open, or a request is under way."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -140,7 +142,7 @@ class SessionStore:
         if session is None or session.principal != principal:
             return None
         now = time.monotonic()
-        if session.used < now - self._idle:
+        if session.used < now - self._idle and not self.busy(session):
             self.remove(session)
             return None
         session.used = now
@@ -155,7 +157,7 @@ class SessionStore:
     def sweep(self) -> None:
         """End the sessions that were idle too long."""
         before = time.monotonic() - self._idle
-        for session in [s for s in self._sessions.values() if s.used < before]:
+        for session in [s for s in self._sessions.values() if s.used < before and not self.busy(s)]:
             self.remove(session)
 
     def close(self) -> None:
@@ -179,10 +181,12 @@ class LegacyDoor:
             InvalidParams: the parameters are not those of `initialize`.
         """
         params = request.params
-        version, capabilities = params.get("protocolVersion"), params.get("capabilities")
+        version = params.get("protocolVersion")
+        revision = cast("Revision", get(version if type(version) is str and version in LEGACY else LEGACY[0]))
+        params = revision.upgrade_params("initialize", params)
+        capabilities = params.get("capabilities")
         if type(version) is not str or type(capabilities) is not dict:
             raise InvalidParams("initialize needs params.protocolVersion and params.capabilities")
-        revision = cast("Revision", get(version if version in LEGACY else LEGACY[0]))
         session = Session(
             urlsafe_b64encode(os.urandom(32)).rstrip(b"=").decode(),
             revision,
@@ -247,6 +251,7 @@ class LegacyDoor:
         Raises:
             MalformedMeta: a field of `_meta` has the wrong type.
         """
+        request.params = session.revision.upgrade_params(request.method, request.params)
         call = Call(
             request,
             session.revision,

@@ -9,6 +9,7 @@ Spec: 2026-07-28 basic/patterns/subscriptions.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Final, cast
 
 from ..errors import InvalidParams, McpError
@@ -53,6 +54,13 @@ class Hub:
         self._streams = 0
         self._listeners: set[Listener] = set()
         self._closing: set[asyncio.Future[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tie the hub to the running loop, on whose thread all subscribers are told."""
+        self._loop = loop
+        self._thread = threading.get_ident()
 
     def add(self, listener: Listener) -> None:
         """Start telling this listener."""
@@ -64,6 +72,8 @@ class Hub:
 
     def list_changed(self, kind: str) -> None:
         """Tell who wants to know that the listing of "tools", "prompts" or "resources" changed."""
+        if self._elsewhere(self.list_changed, kind):
+            return
         method = f"notifications/{kind}/list_changed"
         for listener in tuple(self._listeners):
             if method in listener.methods:
@@ -71,9 +81,21 @@ class Hub:
 
     def resource_updated(self, uri: str) -> None:
         """Tell who subscribed to this URI that its contents changed."""
+        if self._elsewhere(self.resource_updated, uri):
+            return
         for listener in tuple(self._listeners):
             if uri in listener.uris:
                 listener.send(_UPDATED, {"uri": uri})
+
+    def _elsewhere(self, tell: Callable[[str], None], what: str) -> bool:
+        """True if this is a worker's thread; the loop's thread tells instead."""
+        if self._loop is None or threading.get_ident() == self._thread:
+            return False
+        try:
+            self._loop.call_soon_threadsafe(tell, what)
+        except RuntimeError:
+            self._loop = None  # that loop is closed, and nobody listens on it
+        return True
 
     def close(self) -> None:
         """End every stream gracefully: each gets its response."""

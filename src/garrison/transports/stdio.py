@@ -178,13 +178,13 @@ class StdioShell:
             self._go = threading.Semaphore(0)
             self._thread = threading.Thread(target=self._read_in_thread, name="garrison-stdin", daemon=True)
             self._thread.start()
-        self._pollable = self._can_poll_output()
-        self.resume()
         for number in (signal.SIGTERM, signal.SIGINT):
             try:
                 self._loop.add_signal_handler(number, self._end)
             except (NotImplementedError, RuntimeError, ValueError):
                 continue  # not the main thread, or not this platform
+        self._pollable = self._can_poll_output()
+        self.resume()
         try:
             await self._stop
             await self._peer.finish(self._timeouts.shutdown)

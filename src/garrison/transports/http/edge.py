@@ -39,9 +39,7 @@ log = logging.getLogger("garrison.http")
 _JSON_OK: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n%bcontent-length: %%d\r\n\r\n%%b" % SECURITY_FIELDS
 )
-_STREAM: Final = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-accel-buffering: no\r\n%b" % SECURITY_FIELDS
-)
+_STREAM: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-accel-buffering: no\r\n%b" % SECURITY_FIELDS
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 _CLOSE: Final = b"connection: close\r\n"
 _AHEAD: Final = 64 * 1024
@@ -88,7 +86,7 @@ class _Connection(asyncio.Protocol):
         self._fresh = False
         self._chunk = b""
         self._body: bytes = b""
-        self._chunks: list[bytes] | None = None
+        self._chunks: bytearray | None = None
         self._size = 0
         self._queue: deque[tuple[Head, bytes, bool]] = deque()
         self._failure: Refused | None = None
@@ -172,7 +170,7 @@ class _Connection(asyncio.Protocol):
     # Reading
 
     def _hold(self, data: bytes) -> None:
-        """Bytes that came while a response is due: keep a few, so that the peer's leaving is seen, and then read no more."""
+        """Bytes that came while a response is due: keep a few, to see the peer leave, then read no more."""
         self._paused += data
         if self._reading and len(self._paused) >= _AHEAD:
             self._reading = False
@@ -185,9 +183,8 @@ class _Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._failure = BadRequest("Upgrade is not offered")
-        except httptools.HttpParserCallbackError as exc:
-            cause = exc.__context__
-            self._failure = cause if isinstance(cause, Refused) else BadRequest("Malformed HTTP request")
+        except httptools.HttpParserCallbackError:
+            self._failure = self._failure or BadRequest("Malformed HTTP request")
         except httptools.HttpParserError:
             self._failure = BadRequest("Malformed HTTP request")
         if self._failure is None and self._head is not None and self._head_bytes >= 0 and not self._fresh:
@@ -199,9 +196,14 @@ class _Connection(asyncio.Protocol):
 
     # llhttp callbacks
 
+    def _objection(self, refusal: Refused) -> Refused:
+        """Remember why parsing ends; the parser passes on no more than that it did."""
+        self._failure = refusal
+        return refusal
+
     def on_message_begin(self) -> None:
         if len(self._queue) >= self._listener.limits.in_flight:
-            raise Overloaded("Too many requests sent ahead", hint="Limits.in_flight")
+            raise self._objection(Overloaded("Too many requests sent ahead", hint="Limits.in_flight"))
         self._head = Head()
         self._head_bytes = self._head_raw = 0
         self._fresh = True
@@ -216,16 +218,18 @@ class _Connection(asyncio.Protocol):
             head.path += url
             self._head_bytes += len(url)
             if self._head_bytes > self._listener.limits.header_bytes:
-                raise BadRequest("Header too large", status=431, hint="Limits.header_bytes")
+                raise self._objection(BadRequest("Header too large", status=431, hint="Limits.header_bytes"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         head = self._head
         if head is None or self._head_bytes < 0:
-            raise BadRequest("Trailer fields are not served")
+            raise self._objection(BadRequest("Trailer fields are not served"))
         self._head_bytes += len(name) + len(value) + 4
         limits = self._listener.limits
         if len(head.fields) >= limits.header_count or self._head_bytes > limits.header_bytes:
-            raise BadRequest("Header too large", status=431, hint="Limits.header_count, Limits.header_bytes")
+            raise self._objection(
+                BadRequest("Header too large", status=431, hint="Limits.header_count, Limits.header_bytes")
+            )
         head.add(name, value)
 
     def on_headers_complete(self) -> None:
@@ -238,38 +242,41 @@ class _Connection(asyncio.Protocol):
         head.method = parser.get_method()
         head.path, _, head.query = head.path.partition(b"?")
         if head.repeated is not None:
-            raise BadRequest(f"Repeated header field {head.repeated.decode('latin-1')}")
+            raise self._objection(BadRequest(f"Repeated header field {head.repeated.decode('latin-1')}"))
         if parser.get_http_version() not in ("1.1", "1.0"):
-            raise BadRequest("HTTP version not served")
+            raise self._objection(BadRequest("HTTP version not served"))
         if parser.should_upgrade():
-            raise BadRequest("Upgrade is not offered")
+            raise self._objection(BadRequest("Upgrade is not offered"))
         length = head.fields.get(b"content-length")
         if length is not None and int(length) > listener.limits.message_bytes:
-            raise BadRequest("Message too large", status=413, hint="Limits.message_bytes")
-        listener.application.check(head)
+            raise self._objection(BadRequest("Message too large", status=413, hint="Limits.message_bytes"))
+        try:
+            listener.application.check(head)
+        except Refused as refusal:
+            raise self._objection(refusal) from None
         self.deadline = listener.now() + listener.timeouts.body
         expect = head.fields.get(b"expect")
         if expect is not None:
             if expect.lower() != b"100-continue":
-                raise BadRequest("Expectation failed", status=417)
+                raise self._objection(BadRequest("Expectation failed", status=417))
             self.transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
         if self._size > self._listener.limits.message_bytes:
-            raise BadRequest("Message too large", status=413, hint="Limits.message_bytes")
+            raise self._objection(BadRequest("Message too large", status=413, hint="Limits.message_bytes"))
         if not self._body:
             self._body = body
         elif self._chunks is None:
-            self._chunks = [self._body, body]
+            self._chunks = bytearray(self._body) + body
         else:
-            self._chunks.append(body)
+            self._chunks += body
 
     def on_message_complete(self) -> None:
         head = self._head
         if head is None:
             return
-        body = self._body if self._chunks is None else b"".join(self._chunks)
+        body = self._body if self._chunks is None else bytes(self._chunks)
         if self._fresh and not self._queue:
             self._listener.heads.learn(self._chunk, head)
         keep = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
@@ -458,9 +465,16 @@ class HttpListener:
         """
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
-        self._server = await self.loop.create_server(lambda: _Connection(self), host, port, backlog=1024)
+        self._server = await self.loop.create_server(
+            lambda: _Connection(self), host, port, backlog=1024, start_serving=False
+        )
         port = self._server.sockets[0].getsockname()[1]
-        self.application = self._make(port)
+        try:
+            self.application = self._make(port)
+        except BaseException:
+            self._server.close()
+            raise
+        await self._server.start_serving()
         self._timer = self.loop.call_later(_SWEEP, self._sweep)
         return port
 
@@ -475,15 +489,19 @@ class HttpListener:
                 connection.send_event(b":\r\n\r\n")
         self._timer = self.loop.call_later(_SWEEP, self._sweep)
 
-    async def close(self, grace: float) -> None:
-        """Stop listening, let responses end for at most `grace` seconds, then close what is left."""
+    def stop(self) -> None:
+        """Stop listening; responses under way go on, and their connections are not kept."""
         self.closing = True
         if self._server is not None:
             self._server.close()
-        end = self.now() + grace
         for connection in tuple(self.connections):
             if not connection.answering:
                 connection.abort()
+
+    async def close(self, grace: float) -> None:
+        """Let responses end for at most `grace` seconds, then close what is left."""
+        self.stop()
+        end = self.now() + grace
         while self.connections and self.now() < end:
             await asyncio.sleep(0.01)
         for connection in tuple(self.connections):

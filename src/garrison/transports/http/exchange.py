@@ -134,7 +134,7 @@ class Application(Protocol):
     """What a listener serves."""
 
     lasting: bool
-    """The verdict of `check` depends on the bytes of the head alone, so that it holds when the same head comes again."""
+    """The verdict of `check` depends on the bytes of the head alone, so it holds when the same head comes again."""
 
     def check(self, head: Head) -> None:
         """Called when the head is complete, before any byte of the body is taken.
