@@ -53,7 +53,7 @@ class Limits:
     subscriptions: int = 1_000
     """Open `subscriptions/listen` streams of one server."""
     subscription_events: int = 256
-    """Notifications waiting on one subscription; the stream ends when there are more."""
+    """Notifications a client keeps for a reader of one subscription; it ends when there are more."""
     batch: int = 50
     """Messages in one batch (revision 2025-03-26 only)."""
     rounds: int = 10

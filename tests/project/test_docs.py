@@ -3,20 +3,27 @@
 The examples of a page run in order and share their names, as a reader would type them, in an empty folder.
 `Server.run` returns at once. An example that cannot run here has `<!-- not run: reason -->` on the line above its
 fence; it must still compile.
+
+Every limit and time-out stands in docs/transports.md with its default.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from garrison import Limits, Timeouts
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^(?P<indent> *)```python\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: *(?P<reason>.*?) *-->\s*\Z")
+LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+ROW = re.compile(r"^\| `(?P<field>[a-z_]+)` \| (?P<default>[^|]+) \|", re.MULTILINE)
 
 
 class Example(NamedTuple):
@@ -74,6 +81,40 @@ async def test_the_first_example_is_ten_lines_and_answers() -> None:
     async with Client(server) as client:
         result = await client.call_tool("add", {"a": 19, "b": 23})
     assert result.structured_content == {"result": 42}
+
+
+def shown(name: str, value: float) -> str:
+    """A default as the tables write it."""
+    if not name.endswith("_bytes"):
+        return f"{value:,}" if isinstance(value, int) else f"{value:g} s"
+    mebibytes, rest = divmod(value, 1024 * 1024)
+    return f"{value / 1024:g} KiB" if rest else f"{mebibytes:g} MiB"
+
+
+@pytest.mark.parametrize(("heading", "kind"), [("## Limits", Limits), ("## Time-outs", Timeouts)])
+def test_every_limit_and_time_out_is_documented_with_its_default(heading: str, kind: type[Limits | Timeouts]) -> None:
+    page = (ROOT / "docs" / "transports.md").read_text(encoding="utf-8")
+    section = page.split(f"\n{heading}\n")[1].split("\n## ")[0]
+    values = kind()
+    expected = [(field.name, shown(field.name, getattr(values, field.name))) for field in fields(kind)]
+    assert ROW.findall(section) == expected
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_another_page_leads_somewhere(page: Path) -> None:
+    for target in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        path, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        other = (page.parent / path).resolve() if path else page
+        assert other.exists(), target
+        assert not anchor or anchor in anchors(other.read_text(encoding="utf-8")), target
 
 
 def test_an_example_that_fails_is_reported_with_its_line() -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, cast
 
 from ..errors import InvalidParams, UnsupportedVersion
-from ..protocol.revisions import LATEST, VERSIONS, get
+from ..protocol.revisions import LATEST, get
 from ..protocol.types import (
     CLIENT_CAPABILITIES_KEY,
     CLIENT_INFO_KEY,
@@ -110,8 +110,12 @@ class Call:
 _MODERN = cast("Revision", get(LATEST))
 
 
-def modern_call(request: Request, channel: Channel, principal: str) -> Call:
+def modern_call(request: Request, channel: Channel, principal: str, versions: tuple[str, ...]) -> Call:
     """The call of a modern request, whose `_meta` must be complete.
+
+    Args:
+        request, channel, principal: what asks, where its messages go, and who it is.
+        versions: what the server speaks, to tell a client that wants another.
 
     Raises:
         MalformedMeta: a required field is missing or of the wrong type.
@@ -125,7 +129,7 @@ def modern_call(request: Request, channel: Channel, principal: str) -> Call:
     if version != LATEST:
         if type(version) is not str:
             raise MalformedMeta(f"params._meta needs {PROTOCOL_VERSION_KEY}")
-        raise UnsupportedVersion(shown(version), VERSIONS)
+        raise UnsupportedVersion(shown(version), versions)
     capabilities = fields.get(CLIENT_CAPABILITIES_KEY)
     if type(capabilities) is not dict:
         raise MalformedMeta(f"params._meta needs {CLIENT_CAPABILITIES_KEY}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from ..protocol.json import decoder
-from ..protocol.revisions import LATEST, get
+from ..protocol.revisions import LATEST, VERSIONS, get
 from .runner import Runner
 from .sessions import LegacyDoor
 
@@ -51,6 +51,8 @@ class Core:
         self.decode = decoder(policy.limits)
         self.modern = cast("Revision", get(LATEST))
         self.serves_legacy = legacy
+        self.versions = VERSIONS if legacy else (LATEST,)
+        """The revisions that are served."""
         self.legacy = LegacyDoor(registry, listings, hub)
         self.runner = Runner(desk)
         self._lifespan = lifespan

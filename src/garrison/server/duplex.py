@@ -180,7 +180,7 @@ class DuplexConnection:
         meta = request.params.get("_meta")
         try:
             if type(meta) is dict and PROTOCOL_VERSION_KEY in cast("dict[str, object]", meta):
-                call = modern_call(request, self._channel, self._principal)
+                call = modern_call(request, self._channel, self._principal, core.versions)
             elif self.session is not None:
                 result = core.legacy.local(request, self.session)
                 if result is not None:
@@ -194,7 +194,7 @@ class DuplexConnection:
                 send(encode_result(identifier, b"{}"))
                 return
             else:
-                call = modern_call(request, self._channel, self._principal)
+                call = modern_call(request, self._channel, self._principal, core.versions)
         except McpError as exc:
             exc.request_id = identifier
             raise

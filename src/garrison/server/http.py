@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, cast
 from ..errors import BadRequest, HeaderMismatch, InvalidRequest, McpError, Refused, UnsupportedVersion
 from ..protocol.envelope import Notification, Request, encode_error, encode_notification, parse_message
 from ..protocol.headers import check_name, check_params
-from ..protocol.revisions import LATEST, LEGACY, VERSIONS
+from ..protocol.revisions import LATEST, LEGACY
 from ..protocol.sse import encode_event
 from ..protocol.types import PROTOCOL_VERSION_KEY
 from .call import modern_call, shown
@@ -155,7 +155,7 @@ class HttpApplication:
         if version == _LATEST:
             self._modern(head, message, exchange)
         elif _is_modern(version, message):
-            raise _mismatch(version, message)
+            raise _mismatch(version, message, self._core.versions)
         elif self._legacy is None:
             raise _refused_legacy(message)
         else:
@@ -169,7 +169,7 @@ class HttpApplication:
             raise InvalidRequest("A client of this revision sends no responses")
         channel = _Channel(exchange)
         try:
-            call = modern_call(message, channel, head.principal)
+            call = modern_call(message, channel, head.principal, self._core.versions)
             self._match(head, message)
         except UnsupportedVersion:
             error = HeaderMismatch("MCP-Protocol-Version differs from the request's _meta")
@@ -221,7 +221,7 @@ def _is_modern(version: bytes | None, message: Message) -> bool:
     return _version_in(message) is not None or (version is not None and version not in _LEGACY)
 
 
-def _mismatch(version: bytes | None, message: Message) -> McpError:
+def _mismatch(version: bytes | None, message: Message, versions: tuple[str, ...]) -> McpError:
     inside = _version_in(message)
     said = None if version is None else version.decode("latin-1")
     error: McpError
@@ -230,7 +230,7 @@ def _mismatch(version: bytes | None, message: Message) -> McpError:
     elif inside is not None and inside != said:
         error = HeaderMismatch("MCP-Protocol-Version differs from the request's _meta")
     else:
-        error = UnsupportedVersion(shown(said), VERSIONS)
+        error = UnsupportedVersion(shown(said), versions)
     if type(message) is Request:
         error.request_id = message.id
     return error

@@ -10,6 +10,7 @@ Spec: 2025-11-25 basic/transports "Streamable HTTP"; 2025-03-26 basic/transports
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
 from ..errors import BadRequest, InvalidRequest, McpError
@@ -139,6 +140,7 @@ class LegacyHttp:
         self.store = SessionStore(core.policy.limits, core.policy.timeouts)
         self.store.on_close = self._closed
         self.store.busy = _busy
+        self._timer: asyncio.TimerHandle | None = None
 
     def _closed(self, session: Session) -> None:
         self._core.legacy.leave(session)
@@ -146,6 +148,24 @@ class LegacyHttp:
         for running in tuple(state.running.values()):
             running.cancel()
         state.streams.close()
+
+    def _sweep_later(self) -> None:
+        """As long as there are sessions, end those that nobody uses."""
+        if self._timer is None:
+            pause = self._core.policy.timeouts.session_idle / 2
+            self._timer = asyncio.get_running_loop().call_later(pause, self._sweep)
+
+    def _sweep(self) -> None:
+        self._timer = None
+        self.store.sweep()
+        if len(self.store):
+            self._sweep_later()
+
+    def close(self) -> None:
+        """End all sessions."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.store.close()
 
     def _streams(self) -> Streams:
         limits = self._core.policy.limits
@@ -213,6 +233,7 @@ class LegacyHttp:
             streams = self._streams()
             session.extra = _State(streams)
             self.store.add(session)
+            self._sweep_later()
             revision = session.revision
 
             def told(method: str, params: dict[str, object]) -> None:

@@ -65,6 +65,6 @@ class HttpSite:
     def close_sessions(self) -> None:
         """End the sessions of handshake revisions, and their streams."""
         if self.legacy is not None:
-            self.legacy.store.close()
+            self.legacy.close()
         if self.sse is not None:
             self.sse.close()

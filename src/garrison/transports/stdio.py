@@ -135,9 +135,9 @@ class StdioShell:
         peer, backlog, lines = self._peer, self._backlog, self._lines
         try:
             while not peer.wants_loop:
+                self._in_read = True  # before the look: a signal after it must not wait for input
                 if self._ended:
                     return False
-                self._in_read = True
                 data = os.read(self._reading, _CHUNK)
                 self._in_read = False
                 if data:
