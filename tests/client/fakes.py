@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,29 +77,43 @@ class FakeHttp:
 
 
 @asynccontextmanager
-async def http_server(answer: Callable[[Request, asyncio.StreamWriter], Awaitable[object]]):
-    fake = FakeHttp(answer)
+async def listening(
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]], **options: Any
+) -> AsyncIterator[int]:
+    """A server on a free port, which is given; at the end its connections are closed before the loop is."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
-        task.add_done_callback(tasks.discard)
         try:
-            await fake.serve(reader, writer)
+            await handle(reader, writer)
         except asyncio.CancelledError:
+            pass
+        finally:
             writer.transport.abort()
+            tasks.discard(task)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=2**25)
-    fake.port = server.sockets[0].getsockname()[1]
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, **options)
     try:
-        yield fake
+        yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        for task in tuple(tasks):
+        await asyncio.sleep(0)  # what was accepted has its task now
+        ending = tuple(tasks)
+        for task in ending:
             task.cancel()
-        await asyncio.sleep(0)
+        await asyncio.gather(*ending, return_exceptions=True)
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def http_server(answer: Callable[[Request, asyncio.StreamWriter], Awaitable[object]]):
+    fake = FakeHttp(answer)
+    async with listening(fake.serve, limit=2**25) as fake.port:
+        yield fake
 
 
 def respond(value: object, *, status: str = "200 OK", kind: str = "application/json", extra: str = "") -> bytes:

@@ -16,7 +16,7 @@ from garrison.policy import Limits, SecurityPolicy, Timeouts
 from garrison.transports.http.pool import Pool
 from garrison.transports.http.url import UrlError, parse_endpoint
 
-from .fakes import http_server, modern, text
+from .fakes import http_server, listening, modern, text
 
 
 def test_addresses_are_read_as_the_rfc_says():
@@ -106,9 +106,12 @@ def test_tls_is_verified_and_a_proxy_carries_it(tmp_path):
     fast = SecurityPolicy(timeouts=Timeouts(connect=3.0, shutdown=0.5))
 
     async def main():
-        async with http_server(modern({"tools/call": lambda r: text("ok")})) as fake:
-            server = await asyncio.start_server(fake.serve, "127.0.0.1", 0, ssl=server_context)
-            port = server.sockets[0].getsockname()[1]
+        heads: list[str] = []
+        async with (
+            http_server(modern({"tools/call": lambda r: text("ok")})) as fake,
+            listening(fake.serve, ssl=server_context) as port,
+            listening(lambda r, w: proxy(r, w, heads)) as between,
+        ):
             url = f"https://localhost:{port}/mcp"
             async with Client(url, tls=trusting, policy=fast, token="t") as client:
                 await client.call_tool("x")
@@ -123,17 +126,13 @@ def test_tls_is_verified_and_a_proxy_carries_it(tmp_path):
                     pass
             assert len(fake.requests) == 3
 
-            heads: list[str] = []
-            between = await asyncio.start_server(lambda r, w: proxy(r, w, heads), "127.0.0.1", 0)
-            address = f"127.0.0.1:{between.sockets[0].getsockname()[1]}"
+            address = f"127.0.0.1:{between}"
             async with Client(url, tls=trusting, policy=fast, token="t", proxy=f"http://u:p@{address}") as client:
                 await client.call_tool("x")
             assert heads[0].startswith(f"CONNECT localhost:{port} HTTP/1.1\r\n") and "Bearer" not in heads[0]
             with pytest.raises(e.ConnectionFailed, match="407"):
                 async with Client(url, tls=trusting, policy=fast, proxy=f"http://{address}"):
                     pass
-            between.close()
-            server.close()
 
     asyncio.run(main())
     for url, through in (("http://localhost/", "http://x:1"), ("https://a/", "ftp://x"), ("https://a/", "https://x")):
@@ -173,15 +172,13 @@ def test_a_silent_host_is_given_up():
         async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await asyncio.sleep(5)
 
-        server = await asyncio.start_server(silent, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
         fast = SecurityPolicy(timeouts=Timeouts(connect=0.3, request=0.6, shutdown=0.2))
-        with pytest.raises(e.ConnectionFailed, match=r"0\.3 s"):
-            async with Client(f"https://localhost:{port}/", policy=fast):
-                pass
-        with pytest.raises(e.RequestTimeout):
-            async with Client(f"http://localhost:{port}/", policy=fast):
-                pass
-        server.close()
+        async with listening(silent) as port:
+            with pytest.raises(e.ConnectionFailed, match=r"0\.3 s"):
+                async with Client(f"https://localhost:{port}/", policy=fast):
+                    pass
+            with pytest.raises(e.RequestTimeout):
+                async with Client(f"http://localhost:{port}/", policy=fast):
+                    pass
 
     asyncio.run(main())
