@@ -176,6 +176,20 @@ def test_a_lost_session_is_renewed_once_and_the_request_sent_again():
     asyncio.run(main())
 
 
+def test_a_server_that_forgets_every_session_ends_the_call():
+    async def main():
+        async def forget(request: Request, writer: asyncio.StreamWriter) -> None:
+            writer.write(respond(b"", status="404 Not Found"))
+
+        old = OldServer(forget)
+        async with http_server(old) as server, Client(server.url) as client:
+            with pytest.raises(e.HttpError):
+                await asyncio.wait_for(client.call_tool("x"), 5)
+            assert len(old.sessions) == 4
+
+    asyncio.run(main())
+
+
 def test_a_broken_stream_is_taken_up_again_after_exactly_the_time_asked_for():
     async def main():
         times: list[float] = []

@@ -715,3 +715,20 @@ def test_a_challenge_is_answered_with_a_new_token():
         assert json.loads(server.requests[-1].body)["method"] == "tools/call"
 
     run(main())
+
+
+@pytest.mark.parametrize("value", [ValueError("broken"), "Bearer a\nb"])
+def test_a_challenge_that_fails_ends_the_call_at_once(value: object):
+    async def main():
+        async def challenge(status: int, headers) -> str | None:
+            if isinstance(value, Exception):
+                raise value
+            return str(value)
+
+        refuse = modern({"tools/call": lambda request: respond(b"", status="401 No")})
+        async with http_server(refuse) as server, Client(server.url, challenge=challenge) as client:
+            with pytest.raises(e.AuthenticationRequired) as caught:
+                await asyncio.wait_for(client.call_tool("x"), 5)
+            assert "broken" not in str(caught.value)
+
+    run(main())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -13,7 +15,20 @@ from typing import Annotated, Any
 
 import pytest
 
-from garrison import Context, Depends, Limits, SecurityPolicy, Server, Timeouts, ToolError, ToolOutput, mcp_server, tool
+from garrison import (
+    Context,
+    Depends,
+    Limits,
+    McpError,
+    RegistrationError,
+    SecurityPolicy,
+    Server,
+    Timeouts,
+    ToolError,
+    ToolOutput,
+    mcp_server,
+    tool,
+)
 from tests.support.mcp import LEGACY, MODERN, REVISIONS, TRANSPORTS, call, peer, until
 
 everywhere = pytest.mark.parametrize("transport", TRANSPORTS)
@@ -925,6 +940,48 @@ async def test_a_class_is_a_server() -> None:
     assert Server.of(one) is Server.of(one)
 
 
+def test_a_class_that_cannot_be_hashed_is_a_server_that_goes_with_its_instance() -> None:
+    @mcp_server(name="data")
+    @dataclass
+    class Data:
+        root: str
+
+        @tool()
+        def where(self) -> str:
+            return self.root
+
+    @mcp_server(name="slots")
+    class Slots:
+        __slots__ = ()
+
+    data = Data("/")
+    assert Server.of(data) is Server.of(data)
+    gone = weakref.ref(data)
+    del data
+    gc.collect()
+    assert gone() is None
+    with pytest.raises(RegistrationError, match="__slots__"):
+        Server.of(Slots())
+
+
+@pytest.mark.parametrize("inline", [True, False])
+async def test_an_error_that_json_cannot_carry_is_answered(inline: bool) -> None:
+    server = Server("names")
+
+    @server.tool(inline=inline)
+    def find() -> str:
+        raise McpError("no file \udce4", data={"name": "\udce4"})
+
+    @server.tool(inline=True)
+    def fine() -> str:
+        return "fine"
+
+    async with peer(server) as p:
+        answer = await p.request("tools/call", {"name": "find"})
+        assert answer["error"] == {"code": -32603, "message": "no file ?"}
+        assert text(await p.tool("fine")) == "fine"
+
+
 @pytest.mark.parametrize("revision", LEGACY)
 @pytest.mark.parametrize("transport", ["memory", "stdio"])
 async def test_changes_are_told_to_legacy_clients(revision: str, transport: str) -> None:
@@ -1009,7 +1066,8 @@ async def test_closing_ends_subscriptions_gracefully() -> None:
         ).encode()
     )
     await until(lambda: said)
-    server._hub.close()
+    for hub in server._hubs:
+        hub.close()
     await until(lambda: len(said) == 2)
     assert said[1]["id"] == 1
     assert said[1]["result"]["resultType"] == "complete"

@@ -402,3 +402,66 @@ async def test_many_streams_leave_nothing() -> None:
             (session,) = running.legacy.store._sessions.values()  # type: ignore[union-attr]
             await until(lambda: session.extra.streams.general.exchange is None)  # type: ignore[attr-defined] # noqa: B023
         assert running.listener.streams == set()
+
+
+async def test_a_version_that_no_handshake_leads_to_is_refused() -> None:
+    for legacy in ("sessions", "stateless"):
+        async with serving(make(legacy=legacy)) as running:
+            session = (await Client.open(running.port)).session if legacy == "sessions" else None
+            client = Client(running.port, session, "2099-01-01")
+            assert (await client.post([tool("echo", {"text": "x"})])).status == 400
+            for method in ("GET", "DELETE") if session else ():
+                answer = await exchange(running.port, request(b"", client.fields(), method=method))
+                assert answer.status == 400, method
+            client.version = None
+            assert (await client.call("echo", {"text": "x"})).status == 200
+
+
+async def test_an_answer_whose_connection_is_gone_leaves_the_sessions_own_stream_open() -> None:
+    async with serving(make()) as running:
+        client = await Client.open(running.port)
+        async with connected(running.port) as own:
+            await client.get(own)
+            async with connected(running.port) as wire:
+                await wire.send(client.data(tool("slow")))
+                await until(lambda: ran == ["slow"])
+                wire.reset()
+            (session,) = running.legacy.store._sessions.values()  # type: ignore[union-attr]
+            streams = session.extra.streams  # type: ignore[attr-defined]
+            channel = next(iter(session.extra.running.values()))._call.channel  # type: ignore[attr-defined]
+            await until(lambda: channel._exchange is None)
+            channel.notify("notifications/message", {"level": "info", "data": "after"})
+            channel.deliver(200, b"{}")
+            assert streams.general.exchange is not None
+            assert not streams.general.done
+            assert [place for number, place, _ in streams._log if number == 0] == [0, 1]
+
+
+async def test_streams_of_which_nothing_is_kept_are_forgotten() -> None:
+    async with serving(make(Limits(session_event_bytes=64))) as running:
+        client = await Client.open(running.port)
+        for number in range(5):
+            await client.call("steps", {"count": 3}, number, _meta={"progressToken": 1})
+        (session,) = running.legacy.store._sessions.values()  # type: ignore[union-attr]
+        assert len(session.extra.streams._streams) == 1  # type: ignore[attr-defined]
+
+
+async def test_what_a_session_keeps_of_its_client_is_bounded() -> None:
+    server = make()
+
+    @server.resource("note://one")
+    def note() -> str:
+        return "one"
+
+    async with serving(server) as running:
+        long = opening(capabilities={"experimental": {"x": {"text": "x" * 70_000}}})
+        answer = await exchange(running.port, request(json.dumps(long).encode(), standard(running.port)))
+        assert answer.json["error"]["code"] == -32602
+        client = await Client.open(running.port)
+
+        async def subscribe(uri: str) -> Any:
+            return (await client.post({**tool("x"), "method": "resources/subscribe", "params": {"uri": uri}})).json
+
+        assert "result" in await subscribe("note://" + "a" * 200_000)
+        assert "result" in await subscribe("note://one")
+        assert (await subscribe("note://" + "b" * 200_000))["error"]["code"] == -32602

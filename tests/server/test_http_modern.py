@@ -320,9 +320,9 @@ async def test_a_subscription_is_a_stream_that_ends_gracefully_with_the_server()
                 assert (await each.head()).get("content-type") == "text/event-stream"
                 first = json.loads((await each.event())["data"])
                 assert first["method"] == "notifications/subscriptions/acknowledged"
-            assert len(server._hub._listeners) == 2
+            assert sum(len(hub._listeners) for hub in server._hubs) == 2
             leaving.reset()
-            await until(lambda: len(server._hub._listeners) == 1)
+            await until(lambda: sum(len(hub._listeners) for hub in server._hubs) == 1)
             server.add_tool(lambda: "x", "new", structured_output=False)
             assert json.loads((await wire.event())["data"])["method"] == "notifications/tools/list_changed"
             closing = asyncio.create_task(running.close())

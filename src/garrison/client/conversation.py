@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Answered", "Conversation"]
 
 _INPUT_REQUIRED: Final = frozenset({"tools/call", "resources/read", "prompts/get"})
+_RENEWALS: Final = 3
+"""Sessions that one request may lose before it fails."""
 _RESTARTS: Final = 3
 _RESTART_WINDOW: Final = 60.0
 
@@ -243,7 +245,7 @@ class Conversation:
             safe: whether doing it twice changes nothing.
             on_progress: hears its progress.
         """
-        rounds = 0
+        rounds = renewals = 0
         sent = params
         while True:
             link = self.link
@@ -263,8 +265,9 @@ class Conversation:
                 raw = await link.run(call)
             except HttpError as exc:
                 # 404 in a session: the session is gone, and the request was not read.
-                if exc.status != 404 or session is None or link.modern:
+                if exc.status != 404 or session is None or link.modern or renewals == _RENEWALS:
                     raise
+                renewals += 1
                 await self._renew(link, session)
                 continue
             except RemoteError as exc:

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Final
 
 from ..errors import (
+    AuthenticationRequired,
     ClientError,
     ConfigurationError,
     ConnectionFailed,
@@ -337,11 +338,17 @@ class StreamableHttp:
     async def _challenged(self, call: Call, response: PostResponse, status: int, headers: Mapping[str, str]) -> None:
         if self.settings.challenge is None or self._receiver is None:
             return
-        value = await self.settings.challenge(status, headers)
+        try:
+            value = await self.settings.challenge(status, headers)
+            if value is not None:
+                self.authorize(value)
+        except ClientError:
+            raise
+        except Exception as exc:  # the user's function: what it raises must end the call that waits for it
+            raise AuthenticationRequired(status, f"{call.method}: challenge= failed ({type(exc).__name__})") from exc
         if value is None:
             self._receiver.refused(call, status, b"")
             return
-        self.authorize(value)
         await self._send(call, response)
 
     def authorize(self, value: str) -> None:

@@ -351,12 +351,17 @@ class Link:
             self._asked(message)
         else:
             identifier = getattr(message, "id", None)
-            target = call if identifier is None else self._calls.get(identifier)
+            target = self._calls.get(identifier) if identifier is not None else call or self._only_waiting()
             if target is None or (call is not None and target is not call) or target.future.done():
                 self._drop("answer")
                 return
             target.size = size
             self._settle(target, message)
+
+    def _only_waiting(self) -> Call | None:
+        """The call that an error without an id must mean: the server could not read its id, and no other one waits."""
+        waiting = [call for call in self._calls.values() if not call.stream]
+        return waiting[0] if len(waiting) == 1 else None
 
     def _settle(self, call: Call, message: object) -> None:
         if call.future.done():

@@ -1,6 +1,6 @@
 """Serving: `Server` and what its handlers use."""
 
-from .app import PromptOptions, ResourceOptions, Server, ToolOptions
+from .app import PromptOptions, ResourceOptions, Server, ServerOptions, ToolOptions
 from .classes import completion, mcp_server, prompt, resource, tool
 from .context import Context, Elicited
 from .depends import Depends
@@ -14,6 +14,7 @@ __all__ = [
     "ResourceContents",
     "ResourceOptions",
     "Server",
+    "ServerOptions",
     "ToolOptions",
     "ToolOutput",
     "completion",

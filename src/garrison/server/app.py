@@ -10,6 +10,7 @@ Spec: 2026-07-28 server.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, cast
+from weakref import WeakSet
 
 from ..errors import ConfigurationError, RegistrationError
 from ..policy import SecurityPolicy
@@ -42,8 +43,9 @@ if TYPE_CHECKING:
     from ..protocol.sealed import Sealer
     from .asgi import AsgiApp
     from .memory import MemoryConnection
+    from .serve import HttpServing
 
-__all__ = ["PromptOptions", "ResourceOptions", "Server", "ToolOptions"]
+__all__ = ["PromptOptions", "ResourceOptions", "Server", "ServerOptions", "ToolOptions"]
 
 F = TypeVar("F", bound="Callable[..., object]")
 CacheScope = Literal["public", "private"]
@@ -101,6 +103,24 @@ class PromptOptions(TypedDict, total=False):
     meta: dict[str, object]
     timeout: float
     inline: bool
+
+
+class ServerOptions(TypedDict, total=False):
+    """What may be said about a server beside its name and version; see `Server`."""
+
+    title: str
+    description: str
+    icons: Sequence[Icon]
+    website_url: str
+    instructions: str
+    lifespan: Callable[[], AbstractAsyncContextManager[object]]
+    policy: SecurityPolicy
+    state_key: bytes | str
+    page_size: int
+    ttl_ms: int
+    cache_scope: CacheScope
+    legacy: Literal["sessions", "stateless", "off"]
+    http_sse: bool
 
 
 class Server:
@@ -183,7 +203,7 @@ class Server:
             instructions=instructions,
             versions=VERSIONS if legacy != "off" else (LATEST,),
         )
-        self._hub = Hub(self.policy.limits.subscriptions)
+        self._hubs: WeakSet[Hub] = WeakSet()
         self.registry.changed = self._changed
         if state_key is not None:
             self._seal()
@@ -208,7 +228,8 @@ class Server:
 
     def _changed(self, kind: str) -> None:
         self._listings.changed()
-        self._hub.list_changed(kind)
+        for hub in tuple(self._hubs):
+            hub.list_changed(kind)
 
     # Registration
 
@@ -384,18 +405,21 @@ class Server:
 
     def resource_updated(self, uri: str) -> None:
         """Tell the clients that subscribed to this URI that its contents have changed."""
-        self._hub.resource_updated(uri)
+        for hub in tuple(self._hubs):
+            hub.resource_updated(uri)
 
     # Running
 
     def core(self) -> Core:
         """A new running form of this server, for a transport to start."""
-        desk = Desk(self.registry, self._listings, self._wire, self._hub, self.policy, self._seal)
+        hub = Hub(self.policy.limits.subscriptions)
+        self._hubs.add(hub)
+        desk = Desk(self.registry, self._listings, self._wire, hub, self.policy, self._seal)
         return Core(
             policy=self.policy,
             registry=self.registry,
             listings=self._listings,
-            hub=self._hub,
+            hub=hub,
             desk=desk,
             legacy=self.legacy != "off",
             lifespan=None if self._lifespan is None else self._lifespan(),
@@ -407,7 +431,9 @@ class Server:
 
         run_stdio(self)
 
-    def run_http(self, host: str = "127.0.0.1", port: int = 8000, *, token: str | None = None) -> None:
+    def run_http(
+        self, host: str = "127.0.0.1", port: int = 8000, *, token: str | None = None, path: str = "/mcp"
+    ) -> None:
         """Serve HTTP until interrupted.
 
         Args:
@@ -415,6 +441,7 @@ class Server:
             port: 0 lets the system choose.
             token: the bearer token that clients must send; `GARRISON_TOKEN` or a new random one when not given. It is
                 printed once, with the URL.
+            path: the endpoint.
 
         Raises:
             InsecureConfigurationError: the address is not loopback.
@@ -422,7 +449,22 @@ class Server:
         """
         from .serve import run_http
 
-        run_http(self, host, port, token=token)
+        run_http(self, host, port, token=token, path=path)
+
+    def http(
+        self, host: str = "127.0.0.1", port: int = 8000, *, token: str | None = None, path: str = "/mcp"
+    ) -> HttpServing:
+        """Serve HTTP inside a program's own event loop: `async with server.http(port=0) as serving: ...`.
+
+        Args:
+            host, port, token, path: as for `run_http`; nothing is printed, `serving.url` and `serving.token` say it.
+
+        Raises:
+            InsecureConfigurationError: the address is not loopback.
+        """
+        from .serve import HttpServing
+
+        return HttpServing(self, host, port, token=token, path=path)
 
     def asgi(self, *, path: str = "/mcp", token: str | None = None) -> AsgiApp:
         """This server as an ASGI application, to run under an ASGI server or mount in another application.

@@ -138,7 +138,10 @@ class Asker:
                 call.running.pause()  # the handler's time does not run while the user thinks
             try:
                 waiting = call.channel.ask(question.method, question.params)
-                answer = await asyncio.wait_for(waiting, self._timeouts.ask)
+                try:
+                    answer = await asyncio.wait_for(waiting, self._timeouts.ask)
+                except TimeoutError as exc:
+                    raise ToolError("The client did not answer in time (Timeouts.ask)") from exc
                 answer = call.revision.upgrade_result(question.method, answer)
             finally:
                 if call.running is not None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..protocol.types import LoggingLevel
     from .running import Running
 
-__all__ = ["Call", "Channel", "MalformedMeta", "modern_call", "optional_fields", "shown"]
+__all__ = ["Call", "Channel", "MalformedMeta", "modern_call", "optional_fields", "refused_handshake", "shown"]
 
 
 class MalformedMeta(InvalidParams):
@@ -158,6 +158,17 @@ def optional_fields(call: Call, meta: dict[str, object]) -> None:
         if number is None:
             raise MalformedMeta(f"params._meta {LOG_LEVEL_KEY} must be one of {', '.join(LOGGING_LEVELS)}")
         call.log_level = number
+
+
+def refused_handshake(request: Request, versions: tuple[str, ...]) -> UnsupportedVersion:
+    """The error for a handshake client where only the modern revision is served.
+
+    It names what is spoken: an older client has nothing else to show (spec: basic/versioning).
+    """
+    wanted = request.params.get("protocolVersion")
+    error = UnsupportedVersion(shown(wanted) if type(wanted) is str else "none", versions)
+    error.request_id = request.id
+    return error
 
 
 def shown(text: str, most: int = 64) -> str:

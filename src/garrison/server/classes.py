@@ -14,7 +14,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from ..errors import RegistrationError
@@ -24,15 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Unpack
 
-    from ..policy import SecurityPolicy
-    from .app import PromptOptions, ResourceOptions, ToolOptions
+    from .app import PromptOptions, ResourceOptions, ServerOptions, ToolOptions
 
 __all__ = ["completion", "mcp_server", "prompt", "resource", "server_of", "tool"]
 
 F = TypeVar("F", bound="Callable[..., object]")
 C = TypeVar("C", bound=type)
 _MARK = "__garrison__"
-_servers: weakref.WeakKeyDictionary[object, Server] = weakref.WeakKeyDictionary()
+_SERVER = "__garrison_server__"
 
 
 def _mark(add: Callable[[Server, Callable[..., object]], None]) -> Callable[[F], F]:
@@ -64,18 +62,17 @@ def completion(reference: str, argument: str) -> Callable[[F], F]:
     return _mark(lambda server, method: cast("None", server.completion(reference, argument)(method)))
 
 
-def mcp_server(
-    *, name: str, version: str = "0.1.0", instructions: str | None = None, policy: SecurityPolicy | None = None
-) -> Callable[[C], C]:
+def mcp_server(*, name: str, version: str = "0.1.0", **options: Unpack[ServerOptions]) -> Callable[[C], C]:
     """Mark a class as a server; `Server.of(instance)` gives the server of an instance.
 
     Args:
-        name, version, instructions, policy: as for `Server`.
+        name, version: how it names itself to clients.
+        options: as for `Server`.
     """
 
     def mark(cls: C) -> C:
         def make() -> Server:
-            return Server(name, version, instructions=instructions, policy=policy)
+            return Server(name, version, **options)
 
         setattr(cls, _MARK, make)
         return cls
@@ -89,12 +86,15 @@ def server_of(instance: object) -> Server:
     Raises:
         RegistrationError: the class is not marked, or one of its methods cannot be published.
     """
-    server = _servers.get(instance)
+    kept = cast("dict[str, object] | None", getattr(instance, "__dict__", None))
+    server = None if kept is None else cast("Server | None", kept.get(_SERVER))
     if server is not None:
         return server
     make = cast("Callable[[], Server] | None", getattr(type(instance), _MARK, None))
     if make is None:
         raise RegistrationError(f"{type(instance).__name__} is no server: put @mcp_server(name=...) on the class")
+    if kept is None:
+        raise RegistrationError(f"{type(instance).__name__} has __slots__ and no __dict__ to keep its server in")
     server = make()
     for attribute in _attributes(type(instance)):
         marks = cast(
@@ -103,7 +103,7 @@ def server_of(instance: object) -> Server:
         )
         for add in marks:
             add(server, cast("Callable[..., object]", getattr(instance, attribute)))
-    _servers[instance] = server
+    kept[_SERVER] = server  # with the instance, so that both go together
     return server
 
 

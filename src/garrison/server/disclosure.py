@@ -48,15 +48,16 @@ def disclose(error: BaseException, where: str) -> McpError:
 
 def encode_failure(identifier: RequestId | None, error: McpError, revision: Revision | None) -> bytes:
     """The error response in the shape of the revision."""
-    if revision is None:
-        return encode_error(identifier, error.code, error.message, error.data)
-    shaped = revision.error(error.code, error.message, error.data)
+    shaped: dict[str, object] = {"code": error.code, "message": error.message, "data": error.data}
+    if revision is not None:
+        shaped = revision.error(error.code, error.message, error.data)
     code, message = cast("int", shaped["code"]), cast("str", shaped["message"])
     try:
         return encode_error(identifier, code, message, shaped.get("data"))
     except (TypeError, ValueError, msgspec.MsgspecError):
-        log.error("error data of %s cannot be encoded", where_of(error))
-        return encode_error(identifier, code, message)
+        log.error("message or data of %s cannot be encoded", where_of(error))
+        # A name that is no UTF-8 stands in Python text as lone surrogates, which JSON cannot carry.
+        return encode_error(identifier, code, message.encode(errors="replace").decode())
 
 
 def where_of(error: McpError) -> str:

@@ -24,7 +24,7 @@ from ..protocol.envelope import (
     parse_message,
 )
 from ..protocol.types import PROTOCOL_VERSION_KEY
-from .call import modern_call
+from .call import modern_call, refused_handshake
 from .disclosure import disclose, encode_failure
 
 if TYPE_CHECKING:
@@ -190,6 +190,8 @@ class DuplexConnection:
             elif request.method == "initialize" and core.serves_legacy:
                 send(encode_result(identifier, self._initialize(request)))
                 return
+            elif request.method == "initialize":
+                raise refused_handshake(request, core.versions)
             elif request.method == "ping" and core.serves_legacy:
                 send(encode_result(identifier, b"{}"))
                 return

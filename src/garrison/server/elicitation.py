@@ -24,9 +24,10 @@ def form_question(
     message: str, schema: type[object] | dict[str, object]
 ) -> tuple[Question, Callable[[dict[str, object]], object]]:
     """The question, and the function that makes the handler's value of an accepted answer."""
-    from .signature import elicit_schema, elicit_value
+    from .forms import check_form, elicit_schema, elicit_value
 
     if isinstance(schema, dict):
+        check_form(schema)
         requested = schema
 
         def build(content: dict[str, object]) -> object:

@@ -24,7 +24,7 @@ from ..protocol.schema_problems import resolve
 from . import json_types, pydantic_types
 from .sensitive import looks_secret
 
-__all__ = ["elicit_schema", "elicit_value"]
+__all__ = ["check_form", "elicit_schema", "elicit_value"]
 
 _FORMATS = frozenset({"email", "uri", "date", "date-time"})
 _KEPT = {
@@ -63,6 +63,23 @@ def elicit_schema(form: type[object]) -> dict[str, object]:
     if needed:
         result["required"] = needed
     return result
+
+
+def check_form(schema: Mapping[str, object]) -> None:
+    """Refuse a hand-written form that the specification does not allow.
+
+    Raises:
+        RegistrationError: it is no flat object of primitives and choices, or a field looks like a secret.
+    """
+    fields = schema.get("properties")
+    if schema.get("type") != "object" or not isinstance(fields, Mapping):
+        raise RegistrationError('a form is a schema of "type": "object" with "properties"')
+    for name, field in cast("Mapping[str, object]", fields).items():
+        rule = cast("Mapping[str, object]", field) if isinstance(field, Mapping) else dict[str, object]()
+        if rule.get("type") not in _KEPT:
+            raise RegistrationError(f"form field {name!r}: text, number, boolean or choice only")
+        if any(isinstance(t, str) and looks_secret(t) for t in (name, rule.get("title"), rule.get("description"))):
+            raise RegistrationError(f"form field {name!r} asks for a secret; use a URL (elicit_url) instead")
 
 
 def elicit_value(form: type[object], content: dict[str, object]) -> object:

@@ -21,7 +21,7 @@ from ..protocol.headers import check_name, check_params
 from ..protocol.revisions import LATEST, LEGACY
 from ..protocol.sse import encode_event
 from ..protocol.types import PROTOCOL_VERSION_KEY
-from .call import modern_call, shown
+from .call import modern_call, refused_handshake, shown
 from .disclosure import disclose, encode_failure
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class HttpApplication:
         elif _is_modern(version, message):
             raise _mismatch(version, message, self._core.versions)
         elif self._legacy is None:
-            raise _refused_legacy(message)
+            raise _refused_legacy(message, self._core.versions)
         else:
             self._legacy.post(head, message, exchange)
 
@@ -236,10 +236,7 @@ def _mismatch(version: bytes | None, message: Message, versions: tuple[str, ...]
     return error
 
 
-def _refused_legacy(message: Message) -> McpError:
-    """A server without handshake revisions names what it speaks: an older client has nothing else to show."""
-    wanted = message.params.get("protocolVersion") if type(message) is Request else None
-    error = UnsupportedVersion(shown(wanted) if type(wanted) is str else "none", (LATEST,))
+def _refused_legacy(message: Message, versions: tuple[str, ...]) -> McpError:
     if type(message) is Request:
-        error.request_id = message.id
-    return error
+        return refused_handshake(message, versions)
+    return UnsupportedVersion("none", versions)

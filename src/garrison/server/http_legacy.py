@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from ..errors import BadRequest, InvalidRequest, McpError
 from ..protocol.envelope import Notification, Request, Response, encode_notification, encode_result, parse_message
-from ..protocol.revisions import get
+from ..protocol.revisions import LEGACY, get
 from .disclosure import disclose, encode_failure
 from .duplex import Batch
 from .sessions import Session, SessionStore
@@ -101,7 +101,7 @@ class _Channel:
         self._over = True
         if self._deliver is not None:
             self._deliver(body)
-        elif self._stream is not None:
+        elif self._stream is not None and self._stream is not self._streams.general:
             self._stream.send(body)
             self._stream.finish()
         elif self._exchange is not None:
@@ -175,8 +175,12 @@ class LegacyHttp:
         """The session this request belongs to.
 
         Raises:
-            BadRequest: 404 for an id that names none of this principal's sessions; 400 without one.
+            BadRequest: 404 for an id that names none of this principal's sessions; 400 without one, or for a version
+                that no handshake leads to.
         """
+        version = head.text(b"mcp-protocol-version") or _ASSUMED
+        if version not in LEGACY:
+            raise BadRequest("MCP-Protocol-Version is not one of a session")
         given = head.text(b"mcp-session-id")
         if given is not None and not self._stateless:
             session = self.store.get(given, head.principal)
@@ -185,7 +189,6 @@ class LegacyHttp:
             return session
         if not self._stateless:
             raise BadRequest("Mcp-Session-Id is required: begin with initialize")
-        version = head.text(b"mcp-protocol-version") or _ASSUMED
         session = Session("", cast("Revision", get(version)), head.principal, {}, None)
         session.extra = _State(self._streams())
         return session

@@ -149,6 +149,13 @@ class HttpServing:
             await self._core.close()
             raise
 
+    async def __aenter__(self) -> HttpServing:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
     async def close(self) -> None:
         """Let what runs end, then stop."""
         self.listener.stop()

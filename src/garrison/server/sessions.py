@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from ..errors import ConnectionLost, InvalidParams, InvalidRequest, McpError, MethodNotFound, Overloaded, RemoteError
 from ..protocol.envelope import encode_request
+from ..protocol.json import encode
 from ..protocol.revisions import LEGACY, get
 from ..protocol.types import LOGGING_LEVELS
 from .call import Call, optional_fields
@@ -39,6 +40,11 @@ __all__ = ["LegacyDoor", "Session", "SessionStore"]
 
 _LISTS: Final = ("tools", "prompts", "resources")
 _WAITING_QUESTIONS: Final = 64
+_SELF_BYTES: Final = 64 * 1024
+"""What a client may say about itself: kept as long as its session."""
+_URIS: Final = 1_000
+_URI_CHARS: Final = 256 * 1024
+"""Subscribed URIs of one session, and their characters together."""
 
 
 class Session:
@@ -187,6 +193,8 @@ class LegacyDoor:
         capabilities = params.get("capabilities")
         if type(version) is not str or type(capabilities) is not dict:
             raise InvalidParams("initialize needs params.protocolVersion and params.capabilities")
+        if len(encode([capabilities, params.get("clientInfo")])) > _SELF_BYTES:
+            raise InvalidParams(f"params.capabilities and params.clientInfo: at most {_SELF_BYTES} bytes")
         session = Session(
             urlsafe_b64encode(os.urandom(32)).rstrip(b"=").decode(),
             revision,
@@ -239,7 +247,7 @@ class LegacyDoor:
         uris = session.listener.uris if session.listener is not None else set[str]()
         if not subscribe:
             uris.discard(uri)
-        elif len(uris) >= 1000 and uri not in uris:
+        elif uri not in uris and (len(uris) >= _URIS or sum(map(len, uris)) + len(uri) > _URI_CHARS):
             raise InvalidParams("Too many subscriptions in this session")
         else:
             uris.add(uri)

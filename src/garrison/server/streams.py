@@ -28,12 +28,14 @@ _EVENT_ID: Final = re.compile(r"([0-9a-f]{1,12})-([0-9a-f]{1,12})")
 class Stream:
     """One stream: the response to a POST, or the session's own."""
 
-    __slots__ = ("_streams", "done", "exchange", "next", "number")
+    __slots__ = ("_streams", "done", "exchange", "kept", "next", "number")
 
     def __init__(self, streams: Streams, number: int) -> None:
         self._streams = streams
         self.number = number
         self.next = 0
+        self.kept = 0
+        """How many of its events can be replayed."""
         self.exchange: Exchange | None = None
         self.done = False
 
@@ -53,7 +55,7 @@ class Stream:
         place = self.next
         self.next += 1
         event = encode_event(message, id=f"{self.number:x}-{place:x}")
-        self._streams.keep(self.number, place, event)
+        self._streams.keep(self, place, event)
         if self.exchange is not None:
             self.exchange.send_event(event)
 
@@ -64,6 +66,7 @@ class Stream:
             exchange, self.exchange = self.exchange, None
             exchange.on_gone = None
             exchange.end_stream()
+        self._streams.forget(self)
 
     def leave(self) -> None:
         """End the connection but not the stream, and tell the client when to come back."""
@@ -73,7 +76,7 @@ class Stream:
             place = self.next
             self.next += 1
             event = encode_event(b"", id=f"{self.number:x}-{place:x}", retry=_RETRY_MS)
-            self._streams.keep(self.number, place, event)
+            self._streams.keep(self, place, event)
             exchange.send_event(event)
             exchange.end_stream()
 
@@ -102,20 +105,22 @@ class Streams:
         self._numbers += 1
         return stream
 
-    def keep(self, number: int, place: int, event: bytes) -> None:
+    def keep(self, stream: Stream, place: int, event: bytes) -> None:
         """Keep an event for replay, and drop the oldest beyond the bounds."""
-        self._log.append((number, place, event))
+        stream.kept += 1
+        self._log.append((stream.number, place, event))
         self._bytes += len(event)
         while len(self._log) > self._most_events or self._bytes > self._most_bytes:
             old, _, dropped = self._log.popleft()
             self._bytes -= len(dropped)
-            stream = self._streams.get(old)
-            if stream is not None and stream.done:
-                del self._streams[old]
+            owner = self._streams[old]
+            owner.kept -= 1
+            self.forget(owner)
 
     def forget(self, stream: Stream) -> None:
-        """Drop a stream on which nothing was sent."""
-        self._streams.pop(stream.number, None)
+        """Drop a stream that is over and of which nothing is kept."""
+        if stream.done and not stream.kept:
+            self._streams.pop(stream.number, None)
 
     def resume(self, last_event_id: str, exchange: Exchange) -> bool:
         """Send what came after this event, and attach the connection to its stream. False if the id names none."""

@@ -43,7 +43,7 @@ class Listener:
 
 
 class Hub:
-    """All subscribers of one server.
+    """The subscribers of one running server, all on one event loop.
 
     Args:
         most: open `subscriptions/listen` streams at once.
