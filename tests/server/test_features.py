@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import pytest
 
 from garrison import (
+    Client,
     Context,
     Depends,
     Limits,
@@ -1104,3 +1105,25 @@ async def test_codes_that_a_handler_chooses() -> None:
     async with peer(server) as p:
         error = await p.error("tools/call", {"name": "custom", "arguments": {"code": 7}})
         assert error == {"code": 7, "message": "chosen", "data": {"a": 1}}
+
+
+async def test_a_thread_that_asks_for_a_cancelled_request_is_let_go() -> None:
+    server = Server("threads", policy=SecurityPolicy(limits=Limits(threads=1)))
+    let_go: list[str] = []
+
+    @server.tool()
+    def ask(ctx: Context) -> str:
+        try:
+            return ctx.wait(ctx.list_roots())[0].uri
+        except BaseException as exc:
+            let_go.append(type(exc).__name__)
+            raise
+
+    async def never() -> list[str]:
+        await asyncio.sleep(20)
+        return []
+
+    async with Client(server, era="legacy", on_roots=never) as client:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.call_tool("ask"), 0.2)
+        await until(lambda: let_go == ["CancelledError"])

@@ -22,8 +22,9 @@ from garrison.errors import InternalError, InvalidArguments, InvalidParams, Regi
 from garrison.protocol.schema import Schema
 from garrison.protocol.types import CallToolResult, ImageContent, TextContent
 from garrison.server.docstrings import parse
+from garrison.server.forms import elicit_schema, elicit_value
 from garrison.server.results import ToolOutput
-from garrison.server.signature import Signature, elicit_schema, elicit_value
+from garrison.server.signature import Signature
 
 SECRET = "hunter2-do-not-repeat"
 

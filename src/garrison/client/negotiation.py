@@ -54,7 +54,6 @@ class Agreement(msgspec.Struct, frozen=True):
     capabilities: t.ServerCapabilities
     server_info: t.Implementation | None = None
     instructions: str | None = None
-    discovered: t.DiscoverResult | None = None
 
 
 class NoHandshake(Exception):
@@ -157,7 +156,7 @@ async def _discover(link: Link, modern: list[str], legacy: list[str], timeouts: 
                 return None
             raise _nothing_common(found.supported_versions, [*modern, *legacy])
         link.speak(_revision(picked))
-        return Agreement(_revision(picked), found.capabilities, _info(found.meta), found.instructions, found)
+        return Agreement(_revision(picked), found.capabilities, _info(found.meta), found.instructions)
     raise ProtocolViolation("The server refuses a version that it says it supports")
 
 

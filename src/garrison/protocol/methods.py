@@ -9,14 +9,14 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+
+import msgspec
 
 __all__ = ["V2024_11_05", "V2025_03_26", "V2025_06_18", "V2025_11_25", "V2026_07_28", "Methods"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Methods:
+class Methods(msgspec.Struct, frozen=True, kw_only=True):
     """The methods of one revision."""
 
     client_requests: Mapping[str, str | None]

@@ -28,6 +28,7 @@ from .ask import Question, declares
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+    from concurrent.futures import Future
 
     from ..protocol.types import LoggingLevel, ModelPreferences, Tool, ToolChoice
     from .ask import Asker
@@ -73,7 +74,7 @@ class _Sent:
 class Context(Generic[S]):
     """The running request. `Context[MyState]` types what the server's lifespan yielded."""
 
-    __slots__ = ("_asker", "_call", "_loop", "_progress", "_state", "_thread")
+    __slots__ = ("_asker", "_call", "_loop", "_over", "_progress", "_state", "_thread", "_waiting")
 
     def __init__(self, call: Call, asker: Asker, state: object, loop: asyncio.AbstractEventLoop, thread: int) -> None:
         self._call = call
@@ -82,6 +83,8 @@ class Context(Generic[S]):
         self._loop = loop
         self._thread = thread
         self._progress: float | None = None
+        self._over = False
+        self._waiting: Future[object] | None = None
 
     @property
     def state(self) -> S:
@@ -294,7 +297,17 @@ class Context(Generic[S]):
         if threading.get_ident() == self._thread:
             awaitable.close()
             raise GarrisonError("ctx.wait() is for worker threads; in an async handler write await")
-        return asyncio.run_coroutine_threadsafe(awaitable, self._loop).result()
+        future = asyncio.run_coroutine_threadsafe(awaitable, self._loop)
+        self._waiting = cast("Future[object]", future)
+        if self._over:
+            future.cancel()
+        return future.result()
+
+    def end(self) -> None:
+        """The request is over: a worker thread that still waits in `wait` is let go. Called by the server."""
+        self._over = True
+        if self._waiting is not None:
+            self._waiting.cancel()
 
 
 def _fits(shape: type[object]) -> Callable[[dict[str, object]], str | None]:

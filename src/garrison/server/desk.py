@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from ..errors import InvalidArguments, InvalidParams, MethodNotFound, ResourceNotFound
-from ..protocol.uri import UriError, parse_uri
 from .call import shown
 from .disclosure import disclose
 
@@ -159,6 +158,8 @@ class Desk:
         resource = registry.resources.get(uri)
         if resource is not None:
             return self._perform(call, resource).resource(resource, call, uri, {})
+        from ..protocol.uri import UriError, parse_uri
+
         try:
             parse_uri(uri)
         except UriError as exc:

@@ -29,9 +29,9 @@ class Docstring(NamedTuple):
     """Parameter name to text."""
 
 
-def parse(text: str | None) -> Docstring:
-    """The parts of a docstring; empty parts when there is none."""
-    lines = cleandoc(text).splitlines() if text else []
+def parse(text: str) -> Docstring:
+    """The parts of a docstring."""
+    lines = cleandoc(text).splitlines()
     parameters = _google(lines)
     parameters.update(_numpy(lines))
     parameters.update(_sphinx(lines))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final, cast
 
 from ..errors import ConfigurationError
 from ..protocol.schema import Schema, SchemaError
-from ..protocol.uri import UriError, parse_uri
 from .ask import Question
 
 if TYPE_CHECKING:
@@ -66,6 +65,8 @@ def url_question(message: str, url: str) -> Question:
     Raises:
         ConfigurationError: not an absolute http(s) URL.
     """
+    from ..protocol.uri import UriError, parse_uri
+
     try:
         parsed = parse_uri(url)
     except UriError as exc:

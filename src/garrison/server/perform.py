@@ -131,6 +131,8 @@ class Performer:
             if group.split(InputRequired)[1] is None:
                 return _Questions(asker)
             raise
+        finally:
+            context.end()
 
     async def _invoke(self, entry: Entry, kwargs: dict[str, object]) -> object:
         if entry.signature.is_async:

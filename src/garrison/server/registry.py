@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from ..errors import RegistrationError
 from ..protocol.headers import MirrorError, mirrors
 from ..protocol.types import Prompt, Resource, ResourceTemplate, Tool
-from ..protocol.uri import UriError, parse_uri
-from ..protocol.uritemplate import UriTemplate
 from .depends import provider_of
 from .sensitive import looks_secret
 
@@ -102,6 +100,8 @@ class ResourceEntry(Entry):
         cache_scope: CacheScope,
     ) -> None:
         super().__init__(fn, signature, timeout, inline)
+        from ..protocol.uri import UriError, parse_uri
+
         try:
             parse_uri(definition.uri)
         except UriError as exc:
@@ -127,6 +127,8 @@ class TemplateEntry(Entry):
         cache_scope: CacheScope,
     ) -> None:
         super().__init__(fn, signature, timeout, inline)
+        from ..protocol.uritemplate import UriTemplate
+
         try:
             self.template = UriTemplate(definition.uri_template)
         except ValueError as exc:

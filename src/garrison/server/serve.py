@@ -88,18 +88,21 @@ def check_address(host: str) -> None:
     Raises:
         InsecureConfigurationError: the host is neither `localhost` nor a loopback address.
     """
-    import ipaddress
-
-    if host == "localhost":
-        return
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if host != "localhost" and not _is_loopback(host):
         raise InsecureConfigurationError(
             f"host={host!r}: plain HTTP is served on loopback only; bind 127.0.0.1 and put a TLS proxy in front"
         )
+
+
+def _is_loopback(host: str) -> bool:
+    import socket
+
+    for family, first in ((socket.AF_INET, b"\x7f"), (socket.AF_INET6, bytes(15) + b"\x01")):
+        try:
+            return socket.inet_pton(family, host).startswith(first)
+        except OSError:
+            continue
+    return False
 
 
 class HttpServing:

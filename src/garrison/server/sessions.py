@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import time
-from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING, Final, cast
 
 from ..errors import ConnectionLost, InvalidParams, InvalidRequest, McpError, MethodNotFound, Overloaded, RemoteError
@@ -193,10 +192,10 @@ class LegacyDoor:
         capabilities = params.get("capabilities")
         if type(version) is not str or type(capabilities) is not dict:
             raise InvalidParams("initialize needs params.protocolVersion and params.capabilities")
-        if len(encode([capabilities, params.get("clientInfo")])) > _SELF_BYTES:
+        if len(encode([params.get("capabilities"), params.get("clientInfo")])) > _SELF_BYTES:
             raise InvalidParams(f"params.capabilities and params.clientInfo: at most {_SELF_BYTES} bytes")
         session = Session(
-            urlsafe_b64encode(os.urandom(32)).rstrip(b"=").decode(),
+            os.urandom(32).hex(),
             revision,
             principal,
             cast("dict[str, object]", capabilities),

@@ -26,10 +26,12 @@ import msgspec
 
 from ..errors import InternalError, InvalidArguments, RegistrationError
 from ..protocol.schema import Schema, SchemaError
-from . import docstrings, json_types, outputs, pydantic_types, text_arguments
-from .forms import elicit_schema, elicit_value
+from . import json_types, outputs, pydantic_types
 
-__all__ = ["Parameter", "Signature", "elicit_schema", "elicit_value"]
+if typing.TYPE_CHECKING:
+    from .text_arguments import TextArguments
+
+__all__ = ["Parameter", "Signature"]
 
 _MISMATCH = re.compile(r"Expected `([a-z| ]{1,40})`, got `([a-z]{1,20})`(?: - at `\$(.*)`)?")
 _PLACE = re.compile(r".* - at `\$((?:\.[A-Za-z_]\w{0,63}|\[\d+\]|\[\.\.\.\])*)`")
@@ -90,7 +92,7 @@ class Signature:
         self.is_async = is_async
         self._schema = schema
         self._output = output
-        self._texts: text_arguments.TextArguments | None = None
+        self._texts: TextArguments | None = None
 
     @classmethod
     def of(
@@ -171,14 +173,16 @@ class Signature:
         if self._output is not None:
             self._output.check(structured)
 
-    def text_arguments(self) -> text_arguments.TextArguments:
+    def text_arguments(self) -> TextArguments:
         """The parameters as arguments that are all text: those of a prompt or a URI template.
 
         Raises:
             RegistrationError: a parameter that text cannot give.
         """
         if self._texts is None:
-            self._texts = text_arguments.TextArguments(self.name, self.parameters)
+            from .text_arguments import TextArguments
+
+            self._texts = TextArguments(self.name, self.parameters)
         return self._texts
 
     def bind_text(self, arguments: dict[str, object] | None) -> dict[str, object]:
@@ -220,8 +224,13 @@ class _Reader:
         if inspect.isasyncgenfunction(plain) or inspect.isgeneratorfunction(plain):
             raise RegistrationError(f"{self.label}: generators are not supported; return the value")
         self.is_async = inspect.iscoroutinefunction(plain) or inspect.iscoroutinefunction(target)
-        self.documentation = docstrings.parse(inspect.getdoc(plain if inspect.isroutine(plain) else fn))
-        self.description = self.documentation.summary or None
+        text = inspect.getdoc(plain if inspect.isroutine(plain) else fn) or ""
+        self.described: dict[str, str] = {}
+        if "\n" in text or text.startswith(":"):
+            from . import docstrings
+
+            text, self.described = docstrings.parse(text)
+        self.description = text.strip() or None
         try:
             self._given = inspect.signature(fn).parameters
         except (TypeError, ValueError) as exc:
@@ -300,7 +309,7 @@ class _Reader:
         annotation, description = _described(annotation)
         if not required and default is None and not _allows_none(annotation):
             annotation = typing.Optional[annotation]  # noqa: UP045 - the type is only known now
-        return Parameter(name, annotation, description or self.documentation.parameters.get(name), required, default)
+        return Parameter(name, annotation, description or self.described.get(name), required, default)
 
 
 def _described(annotation: object) -> tuple[object, str | None]:

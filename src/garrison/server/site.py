@@ -12,13 +12,14 @@ from ..errors import ConfigurationError
 from ..gate.http import HttpGate
 from .http import HttpApplication
 from .http_legacy import LegacyHttp
-from .http_sse import ENDPOINTS, HttpSse, HttpSseApplication
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Mapping
 
     from ..transports.http.exchange import Application
     from .app import Server
+    from .http_sse import HttpSse
 
 __all__ = ["HttpSite"]
 
@@ -37,7 +38,12 @@ class HttpSite:
     """
 
     def __init__(self, server: Server, *, path: str, token: str | None, loop: asyncio.AbstractEventLoop) -> None:
-        if not path.startswith("/") or (server.http_sse and path in ENDPOINTS):
+        self._others: Mapping[str, frozenset[bytes]] = {}
+        if server.http_sse:
+            from .http_sse import ENDPOINTS
+
+            self._others = ENDPOINTS
+        if not path.startswith("/") or path in self._others:
             raise ConfigurationError(f"path={path!r}: it must begin with a slash and not be an endpoint of HTTP+SSE")
         self._server = server
         self._path = path
@@ -45,7 +51,7 @@ class HttpSite:
         self._loop = loop
         self.core = server.core()
         self.legacy = LegacyHttp(self.core, stateless=server.legacy == "stateless") if server.legacy != "off" else None
-        self.sse = HttpSse(self.core, loop) if server.http_sse else None
+        self.sse: HttpSse | None = None
 
     def application(self, port: int | None) -> Application:
         """What is served on a port; None where the listener's own names are not known."""
@@ -57,10 +63,16 @@ class HttpSite:
             allowed_origins=policy.allowed_origins,
             token=self._token,
             methods=frozenset({b"GET", b"DELETE"}) if self.legacy is not None else frozenset(),
-            others={} if self.sse is None else ENDPOINTS,
+            others=self._others,
         )
         application = HttpApplication(self.core, gate, self.legacy, self._loop)
-        return application if self.sse is None else HttpSseApplication(application, self.sse)
+        if not self._server.http_sse:
+            return application
+        from .http_sse import HttpSse, HttpSseApplication
+
+        if self.sse is None:
+            self.sse = HttpSse(self.core, self._loop)
+        return HttpSseApplication(application, self.sse)
 
     def close_sessions(self) -> None:
         """End the sessions of handshake revisions, and their streams."""

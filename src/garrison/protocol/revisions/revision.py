@@ -13,7 +13,8 @@ result, question, request and notification, and are changed first.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+
+import msgspec
 
 from ..methods import Methods
 from .changes import Change, Object, as_list, as_object, in_turn
@@ -55,8 +56,7 @@ def _same_error(error: Error) -> Error:
     return error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Revision:
+class Revision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A revision. The flags say what it knows; the methods translate and never alter what they are given."""
 
     version: str
@@ -76,11 +76,14 @@ class Revision:
     titles: bool = True
     audio: bool = True
     batches: bool = False
-    changes: Mapping[str, Change] = field(default_factory=lambda: dict[str, Change](), repr=False, compare=False)
-    upgrades: Mapping[str, Change] = field(default_factory=lambda: dict[str, Change](), repr=False, compare=False)
-    error_change: Callable[[Error], Error] = field(default=_same_error, repr=False, compare=False)
-    error_upgrade: Callable[[Error], Error] = field(default=_same_error, repr=False, compare=False)
-    _entered: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+    changes: Mapping[str, Change] = msgspec.field(default_factory=dict[str, Change])
+    upgrades: Mapping[str, Change] = msgspec.field(default_factory=dict[str, Change])
+    error_change: Callable[[Error], Error] = _same_error
+    error_upgrade: Callable[[Error], Error] = _same_error
+    _entered: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"Revision({self.version!r})"
 
     def older(
         self,
@@ -110,7 +113,7 @@ class Revision:
         raised = dict(self.upgrades)
         for kind, change in (upgrades or {}).items():
             raised[kind] = in_turn(change, raised[kind]) if kind in raised else change
-        return replace(
+        return msgspec.structs.replace(
             self,
             version=version,
             methods=methods or self.methods,

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
@@ -432,6 +434,27 @@ class _Connection(asyncio.Protocol):
             self.abort()
 
 
+def _bound(host: str, port: int) -> socket.socket | None:
+    """A socket for an address; None for a name, which the loop looks up. An address needs no codec for names."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host)
+        except OSError:
+            continue
+        sock = socket.socket(family)
+        try:
+            if os.name == "posix":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((host, port))
+        except OSError:
+            sock.close()
+            raise
+        return sock
+    return None
+
+
 class HttpListener:
     """A listening socket and its connections.
 
@@ -465,9 +488,11 @@ class HttpListener:
         """
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
-        self._server = await self.loop.create_server(
-            lambda: _Connection(self), host, port, backlog=1024, start_serving=False
-        )
+        sock, make = _bound(host, port), lambda: _Connection(self)
+        if sock is None:
+            self._server = await self.loop.create_server(make, host, port, backlog=1024, start_serving=False)
+        else:
+            self._server = await self.loop.create_server(make, sock=sock, backlog=1024, start_serving=False)
         port = self._server.sockets[0].getsockname()[1]
         try:
             self.application = self._make(port)
