@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytest.register_assert_rewrite("tests.support")
+
 TEST_SECONDS = 30.0
 
 

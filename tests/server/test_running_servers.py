@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from contextlib import asynccontextmanager
 
@@ -136,6 +137,120 @@ async def test_a_form_written_by_hand_is_held_to_the_rules(schema: dict[str, obj
         told = (await client.call_tool("ask")).structured_content
     assert isinstance(told, dict)
     assert word in told["result"] if word else told == {"result": "decline"}
+
+
+async def test_a_handler_that_ignores_its_deadline_is_answered_for() -> None:
+    server = Server("s")
+
+    @server.tool(timeout=0.05)
+    async def stubborn() -> str:
+        for _ in range(20):
+            try:
+                await asyncio.sleep(0.1)
+            except asyncio.CancelledError:
+                continue
+        return "late"
+
+    @server.tool(timeout=5)
+    async def quick() -> str:
+        await asyncio.sleep(0.01)
+        return "in time"
+
+    async with Client(server) as client:
+        with pytest.raises(RemoteError, match="too long"):
+            await asyncio.wait_for(client.call_tool("stubborn"), 1)
+        assert (await client.call_tool("quick")).structured_content == {"result": "in time"}
+
+
+async def test_reports_faster_than_they_are_read_do_not_pile_up() -> None:
+    server = Server("s")
+    most = 5
+
+    @server.tool()
+    async def report(ctx: Context) -> str:
+        for step in range(1, 200):
+            await ctx.progress(step)
+        return "done"
+
+    running = 0
+    peak = 0
+
+    async def slow(progress: object) -> None:
+        nonlocal running, peak
+        running += 1
+        peak = max(peak, running)
+        await asyncio.sleep(0.2)
+        running -= 1
+
+    async with Client(server, policy=SecurityPolicy(limits=Limits(in_flight=most))) as client:
+        result = await client.call_tool("report", on_progress=slow)
+        assert result.structured_content == {"result": "done"}
+        assert client.dropped["report"] > 0
+    assert 0 < peak <= most
+
+
+async def test_a_stdio_client_that_stops_reading_is_told_once_of_each_change_and_then_given_up() -> None:
+    import os
+
+    from garrison.server.duplex import DuplexConnection
+    from garrison.transports.stdio import StdioShell
+
+    async def run(write_stall: float, read: bool) -> tuple[bytes, float]:
+        server = Server("s", policy=SecurityPolicy(timeouts=Timeouts(write_stall=write_stall, shutdown=0.2)))
+        server.add_resource(lambda: "x", "test://r", name="r")
+        server_in, client_out = os.pipe()
+        client_in, server_out = os.pipe()
+        core = server.core()
+        await core.start()
+        shell = StdioShell(server_in, server_out, server.policy.limits, server.policy.timeouts)
+        shell.connect(
+            lambda shell: DuplexConnection(
+                core,
+                shell.send,
+                principal="local",
+                drain=shell.drain,
+                resumed=shell.resume,
+                congested=lambda: shell.congested,
+            )
+        )
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        running = asyncio.create_task(shell.run())
+        meta = {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+        wanted = {"resourceSubscriptions": ["test://r"]}
+        listen = {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "subscriptions/listen",
+            "params": {"_meta": meta, "notifications": wanted},
+        }
+        os.write(client_out, json.dumps(listen).encode() + b"\n")
+        await asyncio.sleep(0.05)
+        for _ in range(20_000):
+            server.resource_updated("test://r")
+        got = b""
+        if read:
+            os.set_blocking(client_in, False)
+            while True:
+                await asyncio.sleep(0.01)
+                with contextlib.suppress(BlockingIOError):
+                    got += os.read(client_in, 1 << 20)
+                if got.count(b"updated") and not shell.congested:
+                    break
+            os.close(client_out)
+        await asyncio.wait_for(running, 5)
+        await core.close()
+        for descriptor in (client_in, server_in, server_out, *(() if read else (client_out,))):
+            os.close(descriptor)
+        return got, loop.time() - started
+
+    _, seconds = await run(0.3, read=False)
+    assert seconds < 4
+    got, _ = await run(30, read=True)
+    assert got.count(b"updated") < 20_000
 
 
 async def test_a_client_that_does_not_answer_is_named_as_the_reason() -> None:

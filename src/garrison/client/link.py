@@ -102,6 +102,7 @@ class Link:
         self._methods: dict[str, bytes] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._callbacks: set[asyncio.Task[None]] = set()
         self._questions: dict[int | str, asyncio.Task[None]] = {}
         self._log_level: str | None = None
         self._closed = False
@@ -249,14 +250,22 @@ class Link:
         return task
 
     def run_callback(self, callback: Callable[..., object], *arguments: object) -> None:
-        """Calls a user's function, and lets it run on its own where it returns something to await."""
+        """Calls a user's function, and lets it run on its own where it returns something to await.
+
+        A server that reports faster than the function takes it is not queued for: what comes meanwhile is dropped.
+        """
+        if len(self._callbacks) >= self._limits.in_flight:
+            self._drop("report")
+            return
         try:
             result = callback(*arguments)
         except Exception:  # noqa: BLE001 - a user's callback must not break the connection that it only listens to
             _log.exception("A callback of the client failed")
             return
         if isinstance(result, Awaitable):
-            self.spawn(_logged(cast("Awaitable[object]", result)))
+            task = self.spawn(_logged(cast("Awaitable[object]", result)))
+            self._callbacks.add(task)
+            task.add_done_callback(self._callbacks.discard)
 
     async def aclose(self) -> None:
         """Fails what waits, ends the tasks, closes the transport."""

@@ -277,7 +277,10 @@ class Context(Generic[S]):
         return list(convert(await self._asker.ask(question, key), ListRootsResult).roots)
 
     async def once(self, key: str, fn: Callable[[], Awaitable[T]] | Callable[[], T]) -> T:
-        """Do something with an effect exactly once, though asking back runs the handler again.
+        """Do something with an effect once, though asking back runs the handler again.
+
+        Once in a chain of rounds: a client that answers the same question again begins another chain from there. What
+        must never happen twice needs a record of its own on the server.
 
         Args:
             key: the name of the effect in this handler.

@@ -51,12 +51,15 @@ class _Channel:
         self._revision = revision
 
     def notify(self, method: str, params: dict[str, object]) -> None:
-        congested = self._connection.congested
-        if congested is not None and congested() and method in _LOSSY:
-            return
         if self._revision is not None:
             params = self._revision.notification(method, params)
-        self._connection.send(encode_notification(method, params))
+        connection = self._connection
+        if connection.congested is None or not connection.congested():
+            connection.send(encode_notification(method, params))
+        elif method not in _LOSSY:
+            # One of a kind is enough to tell that something changed, so what waits is bounded by what was subscribed.
+            encoded = encode_notification(method, params)
+            connection.waiting[encoded] = None
 
     async def drain(self) -> None:
         await self._connection.drain()
@@ -105,6 +108,8 @@ class DuplexConnection:
         self.session: Session | None = None
         self._channel = _Channel(self, None)
         self._legacy_channel: _Channel | None = None
+        self.waiting: dict[bytes, None] = {}
+        """Change notifications for when the peer reads again, each once."""
         self.dropped = 0
         """Messages that had no meaning here: responses nobody waits for, unknown notifications."""
 
@@ -137,6 +142,12 @@ class DuplexConnection:
     def too_long(self) -> None:
         """A message passed the byte cap and was thrown away."""
         self._refuse(MessageTooLarge(self._core.policy.limits.message_bytes), self.send)
+
+    def relieved(self) -> None:
+        """The peer reads again: tell it what changed meanwhile."""
+        waiting, self.waiting = self.waiting, {}
+        for encoded in waiting:
+            self.send(encoded)
 
     def close(self) -> None:
         """The peer is gone: cancel what runs for it."""

@@ -40,7 +40,6 @@ class Running:
         "_call",
         "_coroutine",
         "_deliver",
-        "_expired",
         "_left",
         "_loop",
         "_on_end",
@@ -57,7 +56,6 @@ class Running:
         self._call = call
         self._deliver = deliver
         self._coroutine = coroutine
-        self._expired = False
         self._timer: asyncio.TimerHandle | None = None
         self._left = 0.0
         self._started = 0.0
@@ -93,16 +91,21 @@ class Running:
             status, body = 200, encode_result(call.id, await self._coroutine)
         except asyncio.CancelledError as exc:
             task = asyncio.current_task()
-            if not self._expired and task is not None and task.cancelling():
-                self._stop()
-                self._end()
+            if task is not None and task.cancelling():
+                if not self.ended:
+                    self._stop()
+                    self._end()
                 raise
-            # Not expired and not cancelled: the handler let the cancellation of something of its own through.
-            error: McpError = disclose(TimeoutError() if self._expired else exc, call.method)
+            # Not cancelled: the handler let the cancellation of something of its own through.
+            error: McpError = disclose(exc, call.method)
             status, body = error.http_status, encode_failure(call.id, error, call.revision)
         except BaseException as exc:  # noqa: BLE001 - nothing a handler does may end the loop that serves the others
             error = exc if type(exc) is not InternalError and isinstance(exc, McpError) else disclose(exc, call.method)
             status, body = error.http_status, encode_failure(call.id, error, call.revision)
+        if not self.ended:
+            self._answer(status, body)
+
+    def _answer(self, status: int, body: bytes) -> None:
         self._stop()
         try:
             self._deliver(status, body)
@@ -143,9 +146,13 @@ class Running:
             self._stop()
 
     def _expire(self) -> None:
+        """The time is up: answer now, whatever the handler does with its cancellation."""
         self._timer = None
-        self._expired = True
-        self.cancel()
+        call, task = self._call, self.task
+        error = disclose(TimeoutError(), call.method)
+        self._answer(error.http_status, encode_failure(call.id, error, call.revision))
+        if task is not None:
+            task.cancel()
 
     def _stop(self) -> None:
         self.ended = True

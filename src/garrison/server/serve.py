@@ -117,6 +117,8 @@ class HttpServing:
 
     def __init__(self, server: Server, host: str, port: int, *, token: str | None = None, path: str = "/mcp") -> None:
         check_address(host)
+        if not 0 <= port <= 65535:
+            raise ConfigurationError(f"port={port}: 0 to 65535")
         self.server = server
         self._host = host
         self.port = port

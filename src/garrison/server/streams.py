@@ -128,10 +128,10 @@ class Streams:
         stream = self._streams.get(int(found[1], 16)) if found is not None else None
         if found is None or stream is None or (after := int(found[2], 16)) >= stream.next:
             return False
+        stream.leave()  # a client that comes back may be here before its old connection is known to be gone
         kept = [seen for owner, seen, _ in self._log if owner == stream.number and seen > after]
         if len(kept) < stream.next - after - 1:
             return False  # what came next was dropped: a replay with a gap would look whole
-        stream.leave()  # a client that comes back may be here before its old connection is known to be gone
         exchange.start_stream()
         for owner, seen, event in tuple(self._log):
             if owner == stream.number and seen > after:

@@ -55,6 +55,10 @@ class Peer(Protocol):
         """A message was too long and is gone."""
         ...
 
+    def relieved(self) -> None:
+        """The client has taken all that waited."""
+        ...
+
     async def finish(self, grace: float) -> None:
         """Let what runs end, for at most `grace` seconds."""
         ...
@@ -90,11 +94,11 @@ class StdioShell:
         self._reading = reading
         self._writing = writing
         self._timeouts = timeouts
-        self._most = limits.outbound_bytes
         self._lines = LineReader(limits.message_bytes)
         self._backlog: deque[bytes | TooLong] = deque()
         self._out: list[bytes] = []
-        self._rest = b""
+        self._rest = bytearray()
+        self._stall: asyncio.TimerHandle | None = None
         self._collecting = False
         self._watching = False
         self._ended = False
@@ -194,6 +198,8 @@ class StdioShell:
         finally:
             self._peer.close()
             self._watch(False)
+            if self._stall is not None:
+                self._stall.cancel()
             if self._pollable:
                 self._loop.remove_writer(self._writing)
                 os.set_blocking(self._writing, True)
@@ -310,32 +316,47 @@ class StdioShell:
         if self._rest:
             self._rest += data
             return
-        self._write(data)
+        written = self._write(data)
+        if written < len(data):
+            self._rest += memoryview(data)[written:]
+            self._room = self._loop.create_future()
+            self._loop.add_writer(self._writing, self._writable)
+            self._stall = self._loop.call_later(self._timeouts.write_stall, self._stalled)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | bytearray) -> int:
+        """How many bytes the client took; all of them where it is gone, since nobody will."""
+        view = memoryview(data)
+        done = 0
         try:
-            while data:
-                written = os.write(self._writing, data)
-                if written == len(data):
-                    break
-                data = data[written:]
-            self._rest = b""
+            while done < len(data):
+                done += os.write(self._writing, view[done:])
         except (BlockingIOError, InterruptedError):
-            first = not self._rest
-            self._rest = data
-            if first:
-                self._room = self._loop.create_future()
-                self._loop.add_writer(self._writing, self._writable)
+            pass
         except OSError:
-            self._rest = b""
-            self._out.clear()
-            self._end()  # the client reads no more: it is gone
+            self._end()
+            return len(data)
+        finally:
+            view.release()
+        return done
 
     def _writable(self) -> None:
-        self._write(self._rest)
-        if not self._rest:
-            self._loop.remove_writer(self._writing)
-            room, self._room = self._room, None
-            if room is not None and not room.done():
-                room.set_result(None)
-            self.resume()
+        written = self._write(self._rest)
+        del self._rest[:written]
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+        if self._rest:
+            self._stall = self._loop.call_later(self._timeouts.write_stall, self._stalled)
+            return
+        self._loop.remove_writer(self._writing)
+        room, self._room = self._room, None
+        if room is not None and not room.done():
+            room.set_result(None)
+        self._peer.relieved()
+        self.resume()
+
+    def _stalled(self) -> None:
+        """The client has taken nothing for `Timeouts.write_stall`."""
+        self._rest.clear()
+        self._loop.remove_writer(self._writing)
+        self._end()

@@ -243,6 +243,10 @@ class _Connection(asyncio.Protocol):
         self._head_bytes = -1
         head.method = parser.get_method()
         head.path, _, head.query = head.path.partition(b"?")
+        if head.path.startswith(b"http://"):
+            # RFC 9112 section 3.2.2: the authority of an absolute target counts, whatever Host says.
+            head.fields[b"host"], slash, path = head.path[7:].partition(b"/")
+            head.path = slash + path
         if head.repeated is not None:
             raise self._objection(BadRequest(f"Repeated header field {head.repeated.decode('latin-1')}"))
         if parser.get_http_version() not in ("1.1", "1.0"):
@@ -414,6 +418,11 @@ class _Connection(asyncio.Protocol):
         self.deadline = self._listener.now() + self._listener.timeouts.write_stall
         self.transport.close()
 
+    def leave(self) -> None:
+        """End a connection on which nothing is due, once its last response is out."""
+        if not self.closing:
+            self._close()
+
     def abort(self) -> None:
         """End the connection now."""
         self.closing = True
@@ -521,7 +530,7 @@ class HttpListener:
             self._server.close()
         for connection in tuple(self.connections):
             if not connection.answering:
-                connection.abort()
+                connection.leave()
 
     async def close(self, grace: float) -> None:
         """Let responses end for at most `grace` seconds, then close what is left."""

@@ -1,0 +1,189 @@
+"""The HTTP listener's limits and deadlines, against peers that flood and stall."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import pytest
+
+from garrison import Limits
+from tests.support.edge import Counting, alive, refused, said
+from tests.support.mcp import call, modern_fields, post, until
+from tests.support.raw_http import Wire, chunked, connected, exchange, request, serving
+
+
+async def test_keep_alive_and_its_end() -> None:
+    counting = Counting(idle=0.2)
+    async with serving(counting.server) as running:
+        port = running.port
+        async with connected(port) as wire:
+            for number in range(5):
+                await wire.send(post(port, call("echo", {"text": str(number)})))
+                response = await wire.response()
+                assert said(response) == str(number)
+                assert response.get("connection") is None
+            started = time.monotonic()
+            assert await wire.ended() == b""
+            assert 0.1 < time.monotonic() - started < 2
+        async with connected(port) as wire:
+            await wire.send(post(port, call("echo", {"text": "x"}), Connection="close"))
+            response = await wire.response()
+            assert response.get("connection") == "close"
+            assert await wire.ended() == b""
+
+
+@pytest.mark.attack("ATK-026")
+async def test_declared_oversize_is_refused_before_the_body() -> None:
+    counting = Counting(Limits(message_bytes=1000))
+    async with serving(counting.server) as running:
+        port = running.port
+        fields = modern_fields(port, call("echo"))
+        await refused(port, request(b"", [*fields, ("Content-Length", "1001")], length=False), 413)
+        await refused(port, request(b"", [*fields, ("Content-Length", "9" * 15)], length=False), 413)
+        # llhttp refuses what does not fit 64 bits
+        await refused(port, request(b"", [*fields, ("Content-Length", "9" * 400)], length=False), 400, 413)
+        small = call("echo", {"text": "x"})
+        room = 1000 - len(json.dumps(small).encode())
+        exact = call("echo", {"text": "x" * (room + 1)})
+        assert len(json.dumps(exact).encode()) == 1000
+        assert (await exchange(port, post(port, exact))).status == 200
+        over = call("echo", {"text": "x" * (room + 2)})
+        assert (await exchange(port, post(port, over))).status == 413
+        # A head that is known already does not go round the limit.
+        async with connected(port) as wire:
+            for _ in range(3):
+                await wire.send(post(port, exact))
+                assert (await wire.response()).status == 200
+        assert (await exchange(port, post(port, over))).status == 413
+        await alive(port)
+
+
+@pytest.mark.attack("ATK-027")
+async def test_undeclared_oversize_is_refused_while_it_is_read() -> None:
+    counting = Counting(Limits(message_bytes=100_000))
+    async with serving(counting.server) as running:
+        port = running.port
+        async with connected(port) as wire:
+            await wire.send(chunked(b"", modern_fields(port, call("echo")))[:-5])
+            for _ in range(64):
+                wire.writer.write(b"%x\r\n%b\r\n" % (65536, b"x" * 65536))
+            response = await wire.response()  # readable though the peer is still sending
+            assert response.status == 413
+        assert counting.ran == []
+        await alive(port)
+
+
+@pytest.mark.attack("ATK-033")
+@pytest.mark.parametrize("slowly", [False, True])
+async def test_heads_are_bounded(slowly: bool) -> None:
+    counting = Counting(Limits(header_bytes=4096, header_count=20))
+    async with serving(counting.server) as running:
+        port = running.port
+        message = call("echo", {"text": "x"})
+        fields = modern_fields(port, message)
+        body = json.dumps(message).encode()
+        room = 20 - len(fields) - 1
+        many = [(f"X-{number}", "y") for number in range(room)]
+        assert (await exchange(port, request(body, [*fields, *many]))).status == 200
+        for data in (
+            request(body, [*fields, *many, ("X-More", "y")]),
+            request(body, [*fields, ("X-Long", "y" * 5000)]),
+            request(body, fields, target="/mcp?" + "y" * 5000),
+            request(body, fields, method="Y" * 5000),
+            request(body, [*fields, ("X-" + "y" * 5000, "z")]),
+        ):
+            counting.ran.clear()
+            async with connected(port) as wire:
+                for at in range(0, len(data), 200) if slowly else (0,):
+                    wire.writer.write(data[at : at + 200] if slowly else data)
+                    await asyncio.sleep(0)
+                assert (await wire.response()).status in (400, 431), data[:60]
+            assert counting.ran == []
+        async with connected(port) as wire:
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                for _ in range(200):
+                    await wire.send(b"GET /mcp HTTP/1.1\r\nX: " if _ == 0 else b"y" * 4096)
+                assert (await wire.response()).status == 431
+                raise ConnectionError
+        await alive(port)
+
+
+@pytest.mark.attack("ATK-034")
+async def test_a_slow_head_ends_at_its_deadline() -> None:
+    counting = Counting(head=0.3)
+    async with serving(counting.server) as running:
+        port = running.port
+        data = post(port, call("echo"))
+        for start in (data[:20], b""):
+            async with connected(port) as wire:
+                started = time.monotonic()
+                await wire.send(start)
+                if start:
+                    sender = asyncio.create_task(_drip(wire, data[20:]))
+                    assert (await wire.response()).status == 408
+                    sender.cancel()
+                assert await wire.ended() == b""
+                assert time.monotonic() - started < 4
+        assert counting.ran == []
+        await alive(port)
+
+
+async def _drip(wire: Wire, data: bytes) -> None:
+    for byte in data:
+        await wire.send(bytes([byte]))
+        await asyncio.sleep(0.1)
+
+
+@pytest.mark.attack("ATK-035")
+async def test_a_slow_body_ends_at_its_deadline() -> None:
+    counting = Counting(body=0.3, head=5)
+    async with serving(counting.server) as running:
+        port = running.port
+        data = post(port, call("echo"))
+        async with connected(port) as wire:
+            await wire.send(data[:-30])
+            sender = asyncio.create_task(_drip(wire, data[-30:]))
+            started = time.monotonic()
+            assert (await wire.response()).status == 408
+            assert time.monotonic() - started < 1.5
+            sender.cancel()
+        # a second request of a connection has the same deadlines
+        async with connected(port) as wire:
+            await wire.send(post(port, call("echo", {"text": "x"})) + data[:-30])
+            assert (await wire.response()).status == 200
+            assert (await wire.response()).status == 408
+        await alive(port)
+
+
+@pytest.mark.attack("ATK-036")
+async def test_connections_are_capped_and_those_beyond_the_cap_are_not_kept() -> None:
+    counting = Counting(Limits(connections=5))
+    async with serving(counting.server) as running:
+        port = running.port
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
+        await until(lambda: len(running.listener.connections) == 5)
+        response = await exchange(port, post(port, call("echo", {"text": "x"})))
+        assert response.status == 503
+        assert response.get("retry-after") == "1"
+        # A peer beyond the cap that never closes is put out: descriptors are bounded too.
+        extra = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
+
+        async def gone(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(-1)
+            async with asyncio.timeout(4):
+                try:
+                    while True:
+                        writer.write(b"x")
+                        await writer.drain()
+                        await asyncio.sleep(0.1)
+                except ConnectionError:
+                    return
+
+        await asyncio.gather(*(gone(*pair) for pair in extra))
+        held[0][1].close()
+        await until(lambda: len(running.listener.connections) <= 4)
+        await alive(port)
+        for _, writer in held[1:] + extra:
+            writer.close()
