@@ -199,3 +199,27 @@ async def test_a_known_head_is_still_checked() -> None:
         assert doubled != good
         await refused(port, good.replace(b"Host:", b"Host: 127.0.0.1:%d\r\nHost:" % port), 400)
         assert counting.ran == []
+
+
+@pytest.mark.attack("ATK-008")
+async def test_an_absolute_target_teaches_no_host() -> None:
+    """Its authority counts instead of Host, so what its Host line says must never be taken for what was checked."""
+    counting = Counting()
+    async with serving(counting.server) as running:
+        port = running.port
+        message = call("echo", {"text": "x"})
+        body = json.dumps(message).encode()
+        fields = changed(modern_fields(port, message), host="evil.example")
+        ours = request(body, fields, target=f"http://127.0.0.1:{port}/mcp")
+        async with connected(port) as wire:
+            for _ in range(3):
+                await wire.send(ours)
+                assert (await wire.response()).status == 200  # RFC 9112 section 3.2.2
+        good = post(port, message)
+        for _ in range(3):
+            assert (await exchange(port, good)).status == 200
+        counting.ran.clear()
+        for _ in range(3):
+            await refused(port, request(body, fields), 421)
+        await refused(port, request(body, modern_fields(port, message), target="http://evil.example/mcp"), 421)
+        assert counting.ran == []

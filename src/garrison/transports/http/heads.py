@@ -14,6 +14,7 @@ RFC 9112 section 5: a field line means the same whatever stands beside it.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from .exchange import Head
@@ -23,7 +24,13 @@ __all__ = ["KnownHeads"]
 _MOST: Final = 1024
 _WHOLE: Final = 256
 _LONGEST: Final = 512
+_START: Final = re.compile(rb"[A-Z]+ /[!-~]* HTTP/1\.1")
 _PLAIN: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"})
+
+
+def _says(line: bytes, name: bytes, value: bytes) -> bool:
+    said, _, rest = line.partition(b":")
+    return said.lower() == name and rest.strip(b" \t") == value
 
 
 class KnownHeads:
@@ -88,14 +95,18 @@ class KnownHeads:
             return
         lines = data[:end].split(b"\r\n")
         start = lines.pop(0)
-        if len(lines) != len(fields) or len(start) > _LONGEST or start.rpartition(b" ")[2] != b"HTTP/1.1":
+        if len(lines) != len(fields) or len(start) > _LONGEST or not _START.fullmatch(start):
+            return
+        # One line per field and no folding, so the parser's fields are these lines in this order. Looked at again all
+        # the same: a line that were remembered with another's value would open the gate to it.
+        pairs = list(zip(lines, fields.items(), strict=True))
+        if not all(_says(line, name, value) for line, (name, value) in pairs):
             return
         if len(self._fields) + len(lines) > _MOST or len(self._starts) >= _MOST:
             self._fields.clear()
             self._starts.clear()
             self._whole.clear()
-        # One line per field and no folding, so the parser's fields are these lines in this order.
-        for line, field in zip(lines, fields.items(), strict=True):
+        for line, field in pairs:
             if len(line) <= _LONGEST:
                 self._fields[line] = field
         self._starts[start] = (head.method, head.path, head.query)
