@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from garrison import Client, Context, Limits, SecurityPolicy, Server, Timeouts, mcp_server, tool
 from garrison.client import ToolListChanged
 from garrison.errors import InsecureConfigurationError, RemoteError
+from tests.support.mcp import shell_on
 
 
 def make(**options: object) -> Server:
@@ -190,11 +192,6 @@ async def test_reports_faster_than_they_are_read_do_not_pile_up() -> None:
 
 
 async def test_a_stdio_client_that_stops_reading_is_told_once_of_each_change_and_then_given_up() -> None:
-    import os
-
-    from garrison.server.duplex import DuplexConnection
-    from garrison.transports.stdio import StdioShell
-
     async def run(write_stall: float, read: bool) -> tuple[bytes, float]:
         server = Server("s", policy=SecurityPolicy(timeouts=Timeouts(write_stall=write_stall, shutdown=0.2)))
         server.add_resource(lambda: "x", "test://r", name="r")
@@ -202,17 +199,7 @@ async def test_a_stdio_client_that_stops_reading_is_told_once_of_each_change_and
         client_in, server_out = os.pipe()
         core = server.core()
         await core.start()
-        shell = StdioShell(server_in, server_out, server.policy.limits, server.policy.timeouts)
-        shell.connect(
-            lambda shell: DuplexConnection(
-                core,
-                shell.send,
-                principal="local",
-                drain=shell.drain,
-                resumed=shell.resume,
-                congested=lambda: shell.congested,
-            )
-        )
+        shell = shell_on(core, server_in, server_out)
         loop = asyncio.get_running_loop()
         started = loop.time()
         running = asyncio.create_task(shell.run())

@@ -12,6 +12,7 @@ from typing import Any
 
 from garrison import Server
 from garrison.protocol.headers import encode_value
+from garrison.server.core import Core
 from garrison.server.duplex import DuplexConnection
 from garrison.transports.stdio import StdioShell
 
@@ -262,15 +263,9 @@ async def peer(
         yield duplex
 
 
-@asynccontextmanager
-async def over_pipes(server: Server, duplex: DuplexPeer) -> AsyncIterator[None]:
-    """The stdio shell on two pipes, in this process."""
-    loop = asyncio.get_running_loop()
-    server_in, client_out = os.pipe()
-    client_in, server_out = os.pipe()
-    core = server.core()
-    await core.start()
-    shell = StdioShell(server_in, server_out, server.policy.limits, server.policy.timeouts)
+def shell_on(core: Core, reading: int, writing: int) -> StdioShell:
+    """The stdio shell of a running server on two descriptors."""
+    shell = StdioShell(reading, writing, core.policy.limits, core.policy.timeouts)
     shell.connect(
         lambda shell: DuplexConnection(
             core,
@@ -281,6 +276,18 @@ async def over_pipes(server: Server, duplex: DuplexPeer) -> AsyncIterator[None]:
             congested=lambda: shell.congested,
         )
     )
+    return shell
+
+
+@asynccontextmanager
+async def over_pipes(server: Server, duplex: DuplexPeer) -> AsyncIterator[None]:
+    """The stdio shell on two pipes, in this process."""
+    loop = asyncio.get_running_loop()
+    server_in, client_out = os.pipe()
+    client_in, server_out = os.pipe()
+    core = server.core()
+    await core.start()
+    shell = shell_on(core, server_in, server_out)
     running = asyncio.create_task(shell.run())
     rest = b""
 
