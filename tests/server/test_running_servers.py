@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 from contextlib import asynccontextmanager
 
 import pytest
@@ -58,6 +59,20 @@ async def test_serving_in_a_programs_own_loop() -> None:
             assert (await client.call_tool("grow", {"name": "x1"})).structured_content == {"result": "x1"}
     with pytest.raises(InsecureConfigurationError, match="loopback"):
         server.http("0.0.0.0", 0)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_events_leave_at_once(host: str) -> None:
+    """Small writes are not held back until the peer has acknowledged the ones before."""
+    server = make()
+    async with server.http(host, 0, token="t" * 20) as serving:
+        async with Client(serving.url, token="t" * 20) as client:
+            await client.list_tools()
+            connections = list(serving.listener.connections)
+            assert connections
+            for connection in connections:
+                sock = connection.transport.get_extra_info("socket")
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_a_class_takes_the_options_of_a_server() -> None:

@@ -450,7 +450,8 @@ def _bound(host: str, port: int) -> socket.socket | None:
             socket.inet_pton(family, host)
         except OSError:
             continue
-        sock = socket.socket(family)
+        # The protocol is named, because asyncio sets TCP_NODELAY only where it is; events would wait for 40 ms each.
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             if os.name == "posix":
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
