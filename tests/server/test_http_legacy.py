@@ -465,3 +465,17 @@ async def test_what_a_session_keeps_of_its_client_is_bounded() -> None:
         assert "result" in await subscribe("note://" + "a" * 200_000)
         assert "result" in await subscribe("note://one")
         assert (await subscribe("note://" + "b" * 200_000))["error"]["code"] == -32602
+
+
+@pytest.mark.parametrize(("keep_alive", "kind"), [(0.1, "text/event-stream"), (30.0, "application/json")])
+async def test_a_long_call_becomes_a_stream_that_is_kept_alive(keep_alive: float, kind: str) -> None:
+    async with serving(make(keep_alive=keep_alive)) as running:
+        client = await Client.open(running.port)
+        async with connected(running.port) as wire:
+            await wire.send(client.data(tool("steps", {"count": 1, "pause": 0.5})))
+            head = await wire.head()
+            assert head.get("content-type") == kind
+            if kind == "text/event-stream":
+                while not (event := await wire.event()).get("data"):
+                    continue
+                assert "result" in json.loads(event["data"])

@@ -49,7 +49,7 @@ class _State:
 class _Channel:
     """The response to one legacy request: an object, or a stream that can be left and resumed."""
 
-    __slots__ = ("_deliver", "_exchange", "_over", "_session", "_stream", "_streams")
+    __slots__ = ("_deliver", "_exchange", "_over", "_session", "_stream", "_streams", "timer")
 
     def __init__(
         self,
@@ -64,6 +64,7 @@ class _Channel:
         self._deliver = deliver
         self._stream: Stream | None = None
         self._over = False
+        self.timer: asyncio.TimerHandle | None = None
         if exchange is not None:
             exchange.on_gone = self._gone
 
@@ -78,6 +79,11 @@ class _Channel:
                 self._exchange.start_stream()
                 stream.attach(self._exchange, prime=self._session.revision.version in _PRIMED)
         return stream
+
+    def open(self) -> None:
+        """Turn the response into a stream, which is kept alive and can be resumed, if the answer is not out."""
+        if not self._over and self._exchange is not None:
+            self._open()
 
     def notify(self, method: str, params: dict[str, object]) -> None:
         if not self._over:
@@ -268,11 +274,16 @@ class LegacyHttp:
 
         def ended() -> None:
             state.running.pop(identifier, None)
+            if channel.timer is not None:
+                channel.timer.cancel()
             channel.cancelled()
 
         running = self._core.runner.begin(call, channel.deliver, ended)
         if running is not None:
             state.running[identifier] = running
+            if exchange is not None:
+                pause = self._core.policy.timeouts.keep_alive
+                channel.timer = asyncio.get_running_loop().call_later(pause, channel.open)
 
     def batch(self, head: Head, items: list[object], exchange: Exchange) -> None:
         """Take a batch: the responses go out as one array.
