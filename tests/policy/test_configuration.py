@@ -1,6 +1,6 @@
-"""Every setting that the server owns changes what the live server does.
+"""Every setting changes what the live server or client does.
 
-`SETTINGS` says for each field where it is shown; a field that is in no place fails here.
+`SHOWN` says where each field is seen to matter; a field without a place, or a place that does not name it, fails here.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,45 +18,54 @@ from garrison import ConfigurationError, Limits, SecurityPolicy, Server, Timeout
 from tests.support.mcp import MODERN, peer, until
 from tests.support.raw_http import connected, serving
 
-CLIENT = {"pages", "request", "request_max", "connect", "subscription_events"}
-"""Fields that the client's tests show."""
+TESTS = Path(__file__).resolve().parents[1]
 
 SHOWN = {
-    "message_bytes": "tests/transports/test_edge_limits.py, test_stdio.py",
-    "json_depth": "test_json.py",
-    "json_nodes": "test_json.py",
-    "json_members": "test_json.py",
-    "json_items": "test_json.py",
-    "json_key_chars": "test_json.py",
-    "json_number_chars": "test_json.py",
-    "header_bytes": "test_edge_limits.py",
-    "header_count": "test_edge_limits.py",
-    "connections": "test_edge_limits.py",
-    "in_flight": "test_stdio.py, test_http_legacy.py",
-    "outbound_bytes": "test_edge_leaving.py",
-    "sessions": "test_http_legacy.py",
-    "session_events": "test_http_legacy.py",
-    "session_event_bytes": "test_http_legacy.py",
-    "subscriptions": "here",
-    "batch": "test_http_legacy.py",
-    "rounds": "test_asking.py",
-    "threads": "test_context.py",
-    "head": "test_edge_limits.py",
-    "body": "test_edge_limits.py",
-    "idle": "test_edge_limits.py",
-    "write_stall": "test_edge_leaving.py",
-    "handler": "test_failures.py",
-    "ask": "test_asking.py",
-    "session_idle": "test_http_legacy.py",
-    "keep_alive": "test_http_modern.py",
-    "shutdown": "here, test_stdio.py",
-    "state": "test_asking.py",
+    "message_bytes": ("transports/test_edge_limits.py", "transports/test_stdio.py"),
+    "json_depth": ("policy/test_live_settings.py", "protocol/test_json.py"),
+    "json_nodes": ("policy/test_live_settings.py", "protocol/test_json.py"),
+    "json_members": ("policy/test_live_settings.py", "protocol/test_json.py"),
+    "json_items": ("policy/test_live_settings.py", "protocol/test_json.py"),
+    "json_key_chars": ("policy/test_live_settings.py", "protocol/test_json.py"),
+    "json_number_chars": ("policy/test_live_settings.py", "protocol/test_json.py"),
+    "header_bytes": ("transports/test_edge_limits.py",),
+    "header_count": ("transports/test_edge_limits.py",),
+    "connections": ("transports/test_edge_limits.py",),
+    "in_flight": ("transports/test_stdio.py", "server/test_http_legacy.py"),
+    "outbound_bytes": ("transports/test_edge_leaving.py",),
+    "sessions": ("server/test_http_legacy.py",),
+    "session_events": ("server/test_http_legacy.py",),
+    "session_event_bytes": ("server/test_http_legacy.py",),
+    "subscriptions": ("policy/test_configuration.py",),
+    "batch": ("server/test_http_legacy.py",),
+    "rounds": ("server/test_asking.py",),
+    "threads": ("server/test_context.py",),
+    "head": ("transports/test_edge_limits.py",),
+    "body": ("transports/test_edge_limits.py",),
+    "idle": ("transports/test_edge_limits.py",),
+    "write_stall": ("transports/test_edge_leaving.py",),
+    "handler": ("server/test_failures.py",),
+    "ask": ("server/test_asking.py",),
+    "session_idle": ("server/test_http_legacy.py",),
+    "keep_alive": ("server/test_http_modern.py",),
+    "shutdown": ("policy/test_configuration.py",),
+    "state": ("server/test_asking.py",),
+    "pages": ("client/test_http_modern.py",),
+    "request": ("client/test_pool.py",),
+    "request_max": ("policy/test_live_settings.py",),
+    "connect": ("client/test_pool.py",),
+    "subscription_events": ("client/test_subscriptions.py",),
 }
+"""Field -> the files whose tests change it and see what is different."""
 
 
 def test_every_field_is_shown_somewhere() -> None:
     fields = {field.name for kind in (Limits, Timeouts) for field in dataclasses.fields(kind)}
-    assert fields == SHOWN.keys() | CLIENT
+    assert fields == SHOWN.keys()
+    for field, files in SHOWN.items():
+        for file in files:
+            text = (TESTS / file).read_text(encoding="utf-8")
+            assert re.search(rf"\b{field}\b", text), f"{file} does not mention {field}"
     assert {field.name for field in dataclasses.fields(SecurityPolicy)} == {
         "limits",
         "timeouts",
