@@ -14,7 +14,7 @@ import pytest
 from garrison import Client, Context, Limits, SecurityPolicy, Server, Timeouts, mcp_server, tool
 from garrison.client import ToolListChanged
 from garrison.errors import InsecureConfigurationError, RemoteError
-from tests.support.mcp import shell_on
+from garrison.server.serve import stdio_shell
 
 
 def make(**options: object) -> Server:
@@ -214,7 +214,7 @@ async def test_a_stdio_client_that_stops_reading_is_told_once_of_each_change_and
         client_in, server_out = os.pipe()
         core = server.core()
         await core.start()
-        shell = shell_on(core, server_in, server_out)
+        shell = stdio_shell(core, server_in, server_out)
         loop = asyncio.get_running_loop()
         started = loop.time()
         running = asyncio.create_task(shell.run())

@@ -12,9 +12,7 @@ from typing import Any
 
 from garrison import Server
 from garrison.protocol.headers import encode_value
-from garrison.server.core import Core
-from garrison.server.duplex import DuplexConnection
-from garrison.transports.stdio import StdioShell
+from garrison.server.serve import stdio_shell
 
 from .raw_http import TOKEN, changed, connected, request, serving, standard
 
@@ -263,22 +261,6 @@ async def peer(
         yield duplex
 
 
-def shell_on(core: Core, reading: int, writing: int) -> StdioShell:
-    """The stdio shell of a running server on two descriptors."""
-    shell = StdioShell(reading, writing, core.policy.limits, core.policy.timeouts)
-    shell.connect(
-        lambda shell: DuplexConnection(
-            core,
-            shell.send,
-            principal="local",
-            drain=shell.drain,
-            resumed=shell.resume,
-            congested=lambda: shell.congested,
-        )
-    )
-    return shell
-
-
 @asynccontextmanager
 async def over_pipes(server: Server, duplex: DuplexPeer) -> AsyncIterator[None]:
     """The stdio shell on two pipes, in this process."""
@@ -287,7 +269,7 @@ async def over_pipes(server: Server, duplex: DuplexPeer) -> AsyncIterator[None]:
     client_in, server_out = os.pipe()
     core = server.core()
     await core.start()
-    shell = shell_on(core, server_in, server_out)
+    shell = stdio_shell(core, server_in, server_out)
     running = asyncio.create_task(shell.run())
     rest = b""
 

@@ -7,7 +7,8 @@ Rules of this file:
   it, and such a text is counted first.
 - Depth, members, items, names and numbers are checked on the parsed value in one walk; floats arrive as their source
   text, so that a number is measured as it was written.
-- The walk is the hottest loop of the package: pyright is told by comment what a value is, where `cast` would be a call.
+- The walk is the hottest loop of the package, so objects and arrays have each their own copy of it, and pyright is told
+  by comment what a value is, where `cast` would be a call.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class _Running:
             return
         try:
             await self.start()
-        except Exception as exc:
+        except Exception as exc:  # a lifespan may raise anything; the peer learns no more than that it cannot be served
             raise Overloaded("The server did not start", hint="see the log") from exc
 
     async def _run(self) -> None:

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from ..transports.stdio import StdioShell
     from .app import Server
+    from .core import Core
 
-__all__ = ["HttpServing", "resolve_token", "run_http", "run_stdio"]
+__all__ = ["HttpServing", "resolve_token", "run_http", "run_stdio", "stdio_shell"]
 
 log = logging.getLogger("garrison.server")
 
@@ -29,8 +31,7 @@ _MIN_TOKEN: Final = 16
 
 def run_stdio(server: Server) -> None:
     """Serve one client on standard input and output."""
-    from ..transports.stdio import StdioShell, reserve
-    from .duplex import DuplexConnection
+    from ..transports.stdio import reserve
 
     async def main() -> None:
         await core.start()
@@ -41,7 +42,23 @@ def run_stdio(server: Server) -> None:
 
     core = server.core()
     reading, writing = reserve()
-    shell = StdioShell(reading, writing, server.policy.limits, server.policy.timeouts)
+    shell = stdio_shell(core, reading, writing)
+    try:
+        if core.wants_loop or shell.run_plain():
+            import asyncio
+
+            asyncio.run(main())
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def stdio_shell(core: Core, reading: int, writing: int) -> StdioShell:
+    """The shell that serves one client on two descriptors, with its connection to the server."""
+    from ..transports.stdio import StdioShell
+    from .duplex import DuplexConnection
+
+    shell = StdioShell(reading, writing, core.policy.limits, core.policy.timeouts)
     shell.connect(
         lambda shell: DuplexConnection(
             core,
@@ -52,14 +69,7 @@ def run_stdio(server: Server) -> None:
             congested=lambda: shell.congested,
         )
     )
-    try:
-        if core.wants_loop or shell.run_plain():
-            import asyncio
-
-            asyncio.run(main())
-    finally:
-        os.close(reading)
-        os.close(writing)
+    return shell
 
 
 def resolve_token(server: Server, token: str | None) -> tuple[str | None, bool]:
