@@ -266,14 +266,7 @@ def test_a_client_declares_what_the_revision_knows(version: str, sampling: objec
     assert ("extensions" in declared) == (version == "2025-11-25")
 
 
-def test_the_tables_know_what_a_question_needs() -> None:
-    modern = revision(LATEST).methods
-    assert modern.client_need("elicitation/create", {"message": "m"}) == "elicitation"
-    assert modern.client_need("elicitation/create", {"mode": "url"}) == "elicitation.url"
-    assert modern.client_need("sampling/createMessage", {"tools": []}) == "sampling.tools"
-    assert revision("2025-11-25").methods.client_need("ping", {}) is None
-    with pytest.raises(KeyError):
-        revision("2025-03-26").methods.client_need("elicitation/create", {})
+def test_the_tables_know_no_tasks() -> None:
     for version in VERSIONS:
         assert not any("tasks" in method for method in revision(version).methods.client_requests)
 

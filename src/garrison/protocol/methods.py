@@ -36,26 +36,6 @@ class Methods(msgspec.Struct, frozen=True, kw_only=True):
     input_required: frozenset[str]
     """Requests that may be answered with `input_required`."""
 
-    def client_need(self, method: str, params: Mapping[str, object]) -> str | None:
-        """The client capability that one question needs, its mode considered.
-
-        Args:
-            method: one of `server_requests` or `input_requests`.
-            params: its parameters, in the shape of 2026-07-28.
-
-        Returns:
-            For example `roots`, `sampling.tools` or `elicitation.url`; None when nothing is needed.
-
-        Raises:
-            KeyError: this revision's servers do not ask that.
-        """
-        need = self.input_requests[method] if method in self.input_requests else self.server_requests[method]
-        if need == "elicitation" and params.get("mode") == "url":
-            return "elicitation.url"
-        if need == "sampling" and ("tools" in params or "toolChoice" in params):
-            return "sampling.tools"
-        return need
-
 
 def _table(*parts: Mapping[str, str | None]) -> Mapping[str, str | None]:
     whole: dict[str, str | None] = {}

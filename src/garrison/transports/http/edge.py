@@ -75,7 +75,6 @@ class _Connection(asyncio.Protocol):
         "closing",
         "deadline",
         "on_gone",
-        "peer",
         "transport",
     )
 
@@ -101,7 +100,6 @@ class _Connection(asyncio.Protocol):
         self.closing = False
         self.deadline = 0.0
         self.on_gone: Callable[[], None] | None = None
-        self.peer = ""
 
     # asyncio.Protocol
 
@@ -344,7 +342,7 @@ class _Connection(asyncio.Protocol):
         if self._room is not None and transport.get_write_buffer_size() > self._listener.limits.outbound_bytes + len(
             event
         ):
-            log.warning("slow reader put out: %s (Limits.outbound_bytes)", self.peer)
+            log.warning("slow reader put out: %s (Limits.outbound_bytes)", transport.get_extra_info("peername"))
             self.abort()
 
     def end_stream(self) -> None:
