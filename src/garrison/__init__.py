@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         ResourceAccessDenied,
         ResourceNotFound,
         ToolError,
+        TooManyRequests,
         Unauthenticated,
         UnsupportedVersion,
     )
@@ -108,6 +109,7 @@ __all__ = [
     "SecurityPolicy",
     "Server",
     "Timeouts",
+    "TooManyRequests",
     "ToolError",
     "ToolOutput",
     "Unauthenticated",
@@ -156,6 +158,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "RequestTimeout",
         "ResourceAccessDenied",
         "ResourceNotFound",
+        "TooManyRequests",
         "ToolError",
         "Unauthenticated",
         "UnsupportedVersion",

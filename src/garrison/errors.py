@@ -15,6 +15,7 @@
     │   │       └── ResourceAccessDenied          there is one, and the peer cannot tell
     │   ├── InternalError                 -32603  constant text and an error id
     │   │   └── RequestCancelled              the peer took the request back; nothing is sent
+    │   ├── TooManyRequests               429     more under way than one principal may have
     │   ├── HeaderMismatch                -32020  an HTTP header says something else than the body
     │   ├── MissingCapability             -32021  the client did not declare what this needs
     │   └── UnsupportedVersion            -32022
@@ -38,6 +39,7 @@
 
 What a peer is told is `code`, `message` and `data` of an `McpError`, or `status` and `message` of a `Refused`; the
 `__cause__` never leaves the process. `hint` is for the person who runs the program: it names the setting to change.
+A `violation` breaks the protocol; too many of them end the connection (`Limits.malformed_per_minute`).
 """
 
 from __future__ import annotations
@@ -77,6 +79,7 @@ __all__ = [
     "RequestTimeout",
     "ResourceAccessDenied",
     "ResourceNotFound",
+    "TooManyRequests",
     "ToolError",
     "Unauthenticated",
     "UnsupportedVersion",
@@ -113,6 +116,12 @@ class McpError(GarrisonError):
     code: int = -32603
     http_status: ClassVar[int] = 200
     event: ClassVar[str | None] = None
+    violation: ClassVar[bool] = False
+    """The message breaks the protocol, and is counted against its connection."""
+    retry_after: ClassVar[int] = 0
+    """Seconds after which the same request may be tried again; 0 says nothing. HTTP: Retry-After."""
+    hint: str = ""
+    """The setting that would let it pass, for the log."""
     request_id: int | str | None = None
     """The id to answer with, where it could be read."""
 
@@ -150,6 +159,7 @@ class ParseError(McpError):
     code = -32700
     http_status = 400
     event = "message.malformed"
+    violation = True
 
 
 class InvalidRequest(McpError):
@@ -158,6 +168,7 @@ class InvalidRequest(McpError):
     code = -32600
     http_status = 400
     event = "message.invalid"
+    violation = True
     of_notification: bool = False
     """The message was a notification, which is never answered."""
 
@@ -167,6 +178,7 @@ class MessageTooLarge(InvalidRequest):
 
     http_status = 413
     event = "message.too_large"
+    hint = "Limits.message_bytes"
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"Message larger than {limit} bytes")
@@ -235,12 +247,32 @@ class RequestCancelled(InternalError):
     """The peer cancelled the request, or went away. No answer is sent."""
 
 
+class TooManyRequests(McpError):
+    """More is under way than one peer may have; the handler did not run, and the request may be sent again.
+
+    Args:
+        hint: the setting that was reached.
+
+    Its code lies outside JSON-RPC's reserved range, as new codes should; it is that of HTTP, RFC 6585 section 4.
+    """
+
+    code = 429
+    http_status = 429
+    event = "limit.reached"
+    retry_after = 1
+
+    def __init__(self, hint: str) -> None:
+        super().__init__("Too many requests under way")
+        self.hint = hint
+
+
 class HeaderMismatch(McpError):
     """An HTTP header is missing, malformed, or differs from the body. Spec: 2026-07-28 streamable-http."""
 
     code = -32020
     http_status = 400
     event = "header.mismatch"
+    violation = True
 
 
 class MissingCapability(McpError):
@@ -280,8 +312,14 @@ class Refused(GarrisonError):
 
     status: int = 400
     event: ClassVar[str] = "http.refused"
+    retry_after: ClassVar[int] = 0
+    """Seconds after which the same request may be tried again; 0 says nothing. HTTP: Retry-After."""
     allow: bytes = b""
     """With 405: the methods that are served there; empty for those of the endpoint."""
+    reply: bytes = b""
+    """HTTP header lines that the answer carries beside its own."""
+    peer: str = ""
+    """The address of who was refused, for the log."""
 
     def __init__(self, message: str, *, hint: str = "", status: int | None = None) -> None:
         super().__init__(f"{message} ({hint})" if hint else message)
@@ -323,6 +361,7 @@ class Overloaded(Refused):
 
     status = 503
     event = "limit.reached"
+    retry_after = 1
 
 
 class ClientError(GarrisonError):

@@ -12,7 +12,7 @@ import pytest
 
 from garrison import ConfigurationError, SecurityPolicy, Server
 from garrison.cli.load import load
-from garrison.cli.run import parse_address
+from garrison.cli.plan import parse_address
 
 from .commands import SERVER, TOKEN, garrison, served
 
@@ -55,6 +55,7 @@ def found(source: str, name: str = "") -> Server:
         "one.run()\n",
         'if __name__ == "__main__":\n    raise SystemExit(9)\n',
         "one.run_http(port=1)\n",
+        "one.run_unix('/nowhere/at/all')\n",
         "uno = one\n",
     ],
 )
@@ -191,7 +192,7 @@ def test_without_a_token_only_with_a_reason(tmp_path: Path, monkeypatch: pytest.
         (["missing.py"], "no such file"),
         (["broken.py"], "ZeroDivisionError"),
         (["empty.py"], "no server at the top"),
-        (["one.py", "--http", "0.0.0.0:0"], "loopback only"),
+        (["one.py", "--http", "0.0.0.0:0"], "--tls-cert FILE --tls-key FILE"),
         (["one.py", "--http", ":0", "--token", "short"], "at least 16"),
         (["one.py", "--http", ":0", "--path", "mcp"], "must start with /"),
         (["one.py", "--stdio", "--http", ":0"], "not allowed with"),

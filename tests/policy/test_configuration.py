@@ -15,64 +15,138 @@ from typing import Any
 import pytest
 
 from garrison import ConfigurationError, Limits, SecurityPolicy, Server, Timeouts
+from garrison.policy import limits, security, tls, transports
+from garrison.policy.tls import TlsClientConfig, TlsServerConfig
+from garrison.policy.transports import HttpTransportConfig, UnixSocketConfig, WebSocketConfig
 from tests.support.mcp import MODERN, peer, until
 from tests.support.raw_http import connected, serving
 
 TESTS = Path(__file__).resolve().parents[1]
 
-SHOWN = {
-    "message_bytes": ("transports/test_edge_limits.py", "transports/test_stdio.py"),
-    "json_depth": ("policy/test_live_settings.py", "protocol/test_json.py"),
-    "json_nodes": ("policy/test_live_settings.py", "protocol/test_json.py"),
-    "json_members": ("policy/test_live_settings.py", "protocol/test_json.py"),
-    "json_items": ("policy/test_live_settings.py", "protocol/test_json.py"),
-    "json_key_chars": ("policy/test_live_settings.py", "protocol/test_json.py"),
-    "json_number_chars": ("policy/test_live_settings.py", "protocol/test_json.py"),
-    "header_bytes": ("transports/test_edge_limits.py",),
-    "header_count": ("transports/test_edge_limits.py",),
-    "connections": ("transports/test_edge_limits.py",),
-    "in_flight": ("transports/test_stdio.py", "server/test_http_legacy.py"),
-    "outbound_bytes": ("transports/test_edge_leaving.py",),
-    "sessions": ("server/test_http_legacy.py",),
-    "session_events": ("server/test_http_legacy.py",),
-    "session_event_bytes": ("server/test_http_legacy.py",),
-    "subscriptions": ("policy/test_configuration.py",),
-    "batch": ("server/test_http_legacy.py",),
-    "rounds": ("server/test_asking.py",),
-    "threads": ("server/test_context.py",),
-    "head": ("transports/test_edge_limits.py",),
-    "body": ("transports/test_edge_limits.py",),
-    "idle": ("transports/test_edge_limits.py",),
-    "write_stall": ("transports/test_edge_leaving.py",),
-    "handler": ("server/test_failures.py",),
-    "ask": ("server/test_asking.py",),
-    "session_idle": ("server/test_http_legacy.py",),
-    "keep_alive": ("server/test_http_modern.py",),
-    "shutdown": ("policy/test_configuration.py",),
-    "state": ("server/test_asking.py",),
-    "pages": ("client/test_http_modern.py",),
-    "request": ("client/test_pool.py",),
-    "request_max": ("policy/test_live_settings.py",),
-    "connect": ("client/test_pool.py",),
-    "subscription_events": ("client/test_subscriptions.py",),
+LIVE = "policy/test_live_settings.py"
+HERE = "policy/test_configuration.py"
+HOW_MUCH = "server/test_limits.py"
+EDGE = "transports/test_edge_limits.py"
+LEAVING = "transports/test_edge_leaving.py"
+STDIO = "transports/test_stdio.py"
+FRAMES = "transports/test_websocket_frames.py"
+LIFE = "transports/test_websocket_life.py"
+LINES = "transports/test_unix_lines.py"
+UNIX = "transports/test_unix_socket.py"
+SESSIONS = "server/test_http_legacy.py"
+
+SHOWN: dict[type, dict[str, tuple[str, ...]]] = {
+    Limits: {
+        "message_bytes": (EDGE, STDIO, FRAMES, LINES),
+        "json_depth": (LIVE, "protocol/test_json.py"),
+        "json_nodes": (LIVE, "protocol/test_json.py"),
+        "json_members": (LIVE, "protocol/test_json.py"),
+        "json_items": (LIVE, "protocol/test_json.py"),
+        "json_key_chars": (LIVE, "protocol/test_json.py"),
+        "json_number_chars": (LIVE, "protocol/test_json.py"),
+        "header_bytes": (EDGE,),
+        "header_count": (EDGE,),
+        "connections": (EDGE,),
+        "connections_per_address": (EDGE,),
+        "in_flight": (STDIO, SESSIONS, HOW_MUCH),
+        "in_flight_per_principal": (HOW_MUCH,),
+        "message_rate": (STDIO, LIFE, LINES),
+        "message_burst": (STDIO, LIFE, LINES),
+        "malformed_per_minute": (STDIO, LIFE, LINES, HOW_MUCH),
+        "body_rate": (LIFE, LINES),
+        "fragments": (FRAMES, "client/test_websocket.py"),
+        "outbound_bytes": (LEAVING,),
+        "sessions": (SESSIONS,),
+        "session_events": (SESSIONS,),
+        "session_event_bytes": (SESSIONS,),
+        "subscriptions": (HERE,),
+        "subscription_events": ("client/test_subscriptions.py",),
+        "batch": (SESSIONS,),
+        "rounds": ("server/test_asking.py",),
+        "threads": ("server/test_context.py",),
+        "pages": ("client/test_http_modern.py",),
+        "progress_rate": (LIVE,),
+    },
+    Timeouts: {
+        "head": (EDGE,),
+        "body": (EDGE, LIFE, LINES),
+        "tls": ("transports/test_tls.py",),
+        "idle": (EDGE,),
+        "write_stall": (LEAVING,),
+        "handler": ("server/test_failures.py",),
+        "ask": ("server/test_asking.py",),
+        "session_idle": (SESSIONS, LIFE, LINES),
+        "session_max": (HOW_MUCH,),
+        "ping": (LIFE,),
+        "pong": (LIFE,),
+        "keep_alive": ("server/test_http_modern.py",),
+        "request": ("client/test_pool.py",),
+        "request_max": (LIVE,),
+        "connect": ("client/test_pool.py",),
+        "shutdown": (HERE,),
+        "state": ("server/test_asking.py",),
+    },
+    SecurityPolicy: {
+        "profile": ("policy/test_listening.py",),
+        "limits": (LIVE,),
+        "timeouts": (LIVE,),
+        "allowed_hosts": ("policy/test_gate.py",),
+        "allowed_origins": ("policy/test_gate.py",),
+        "trusted_proxies": ("policy/test_proxies.py",),
+        "public_url": ("policy/test_proxies.py",),
+        "tolerate": (LIVE,),
+        "allow_insecure_http_hosts": ("client/test_targets.py",),
+        "dangerously_allow_unauthenticated": ("policy/test_gate.py",),
+        "dangerously_allow_unsafe_socket_path": (UNIX,),
+    },
+    TlsServerConfig: dict.fromkeys(
+        ("certificate", "key", "client_ca", "minimum", "reload"), ("transports/test_tls.py",)
+    ),
+    TlsClientConfig: dict.fromkeys(("ca", "certificate", "key", "pins", "minimum"), ("client/test_tls.py",)),
+    HttpTransportConfig: dict.fromkeys(
+        ("url", "max_message_size", "token", "headers", "tls", "proxy", "unix_socket"), ("client/test_targets.py",)
+    ),
+    WebSocketConfig: {
+        "url": ("client/test_targets.py",),
+        "max_message_size": ("client/test_targets.py",),
+        "subprotocol": (FRAMES, "client/test_websocket.py"),
+        "compression": (FRAMES, "client/test_websocket_options.py"),
+        "token": ("client/test_websocket.py",),
+        "headers": ("client/test_websocket.py",),
+        "tls": ("client/test_targets.py",),
+    },
+    UnixSocketConfig: {
+        "path": (UNIX,),
+        "max_message_size": ("client/test_unix.py",),
+        "mode": (UNIX,),
+        "group": (UNIX,),
+        "allowed_uids": (UNIX, "client/test_unix.py"),
+    },
 }
-"""Field -> the files whose tests change it and see what is different."""
+"""Configuration object -> field -> the files whose tests change it and see what is different."""
 
 
-def test_every_field_is_shown_somewhere() -> None:
-    fields = {field.name for kind in (Limits, Timeouts) for field in dataclasses.fields(kind)}
-    assert fields == SHOWN.keys()
-    for field, files in SHOWN.items():
+@pytest.mark.parametrize("kind", SHOWN, ids=lambda kind: kind.__name__)
+def test_every_field_is_shown_somewhere(kind: type) -> None:
+    shown = SHOWN[kind]
+    assert {field.name for field in dataclasses.fields(kind)} == shown.keys()
+    first = next(field for field in dataclasses.fields(kind)).name
+    for field, files in shown.items():
         for file in files:
-            text = (TESTS / file).read_text(encoding="utf-8")
-            assert re.search(rf"\b{field}\b", text), f"{file} does not mention {field}"
-    assert {field.name for field in dataclasses.fields(SecurityPolicy)} == {
-        "limits",
-        "timeouts",
-        "allowed_hosts",
-        "allowed_origins",
-        "dangerously_allow_unauthenticated",
-    }
+            path = TESTS / file
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            given = rf"\b{field}=|[\"\']{field}[\"\']"  # it is given a value, or named where values are chosen
+            if field == first:
+                given += rf"|\b{kind.__name__}\("  # may be given by its place
+            assert re.search(given, text), f"{file} gives {kind.__name__}.{field} no value"
+
+
+def test_every_configuration_object_is_here() -> None:
+    found: set[type] = set()
+    for module in (limits, security, tls, transports):
+        values = [getattr(module, name) for name in module.__all__]
+        found.update(value for value in values if isinstance(value, type) and dataclasses.is_dataclass(value))
+    assert found == SHOWN.keys()
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Limits)])
@@ -130,10 +204,12 @@ async def test_subscriptions(most: int) -> None:
 @pytest.mark.parametrize("grace", [0.05, 5.0])
 async def test_shutdown(grace: float) -> None:
     ended: list[str] = []
+    began = asyncio.Event()
     server = Server("x", policy=SecurityPolicy(timeouts=Timeouts(shutdown=grace)))
 
     @server.tool()
     async def slow() -> str:
+        began.set()
         try:
             await asyncio.sleep(0.4)
             ended.append("done")
@@ -146,7 +222,7 @@ async def test_shutdown(grace: float) -> None:
 
     async with serving(server) as running, connected(running.port) as wire:
         await wire.send(post(running.port, call("slow")))
-        await until(lambda: running.listener.connections and next(iter(running.listener.connections)).answering)
+        await asyncio.wait_for(began.wait(), 5)
         await running.close()
     assert ended == ["done" if grace == 5 else "cancelled"]
 

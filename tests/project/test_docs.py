@@ -1,33 +1,48 @@
-"""Every Python example of the README and of docs/ runs.
+"""The documentation says what is so: examples run, and tables equal the live objects.
 
-The examples of a page run in order and share their names, as a reader would type them, in an empty folder.
-`Server.run` returns at once. An example that cannot run here has `<!-- not run: reason -->` on the line above its
-fence; it must still compile.
+The examples of a page run in order and share their names and an empty folder, as a reader would type them: `python`
+blocks in this process, `sh` blocks with bash. `Server.run` returns at once. An example that cannot run here has
+`<!-- not run: reason -->` on the line above its fence; Python must still compile.
 
-Every limit and time-out stands in docs/transports.md with its default.
+Every limit and time-out stands in docs/limits.md with its default, beside the secure defaults; every security event
+stands in docs/threats.md.
 """
 
 from __future__ import annotations
 
+import ast
+import inspect
+import os
 import re
+import shutil
+import ssl
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from garrison import Limits, Timeouts
+from garrison import Client, InsecureConfigurationError, Limits, SecurityPolicy, Server, Timeouts, events
+from garrison.policy.tls import TlsClientConfig, TlsServerConfig
+from garrison.policy.transports import UnixSocketConfig, WebSocketConfig
+from tests.attacks.catalogue import CASES
+from tests.support.certs import Authority
 
 ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "src" / "garrison"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FENCE = re.compile(r"^(?P<indent> *)```python\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+PROSE = [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"))]
+FENCE = re.compile(r"^(?P<indent> *)```(?P<kind>python|sh)\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: *(?P<reason>.*?) *-->\s*\Z")
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
-ROW = re.compile(r"^\| `(?P<field>[a-z_]+)` \| (?P<default>[^|]+) \|", re.MULTILINE)
+ROW = re.compile(r"^\| (?P<first>[^|]+?) +\| (?P<second>[^|]+?) +\|", re.MULTILINE)
 
 
 class Example(NamedTuple):
     line: int
+    kind: str
     code: str
     reason: str | None
     """Why it is not run; None when it is."""
@@ -39,25 +54,46 @@ def examples(text: str) -> list[Example]:
         indent = len(match["indent"])
         code = "".join(line[indent:] if line.strip() else "\n" for line in match["code"].splitlines(keepends=True))
         mark = NOT_RUN.search(text, 0, match.start())
-        found.append(Example(text.count("\n", 0, match.start()) + 1, code, mark["reason"] if mark else None))
+        line = text.count("\n", 0, match.start()) + 1
+        found.append(Example(line, match["kind"], code, mark["reason"] if mark else None))
     return found
 
 
 def run_examples(text: str, name: str) -> dict[str, object]:
     names: dict[str, object] = {"__name__": "__main__"}
     for example in examples(text):
-        code = compile("\n" * example.line + example.code, name, "exec", dont_inherit=True)
-        if example.reason is None:
+        code = compile("\n" * example.line + example.code, name, "exec", dont_inherit=True) if is_python(example) else ""
+        if example.reason is not None:
+            assert len(example.reason) >= 10, f"{name}:{example.line}: say why it is not run"
+        elif is_python(example):
             exec(code, names)
         else:
-            assert len(example.reason) >= 10, f"{name}:{example.line}: say why it is not run"
+            run_shell(example.code, f"{name}:{example.line}")
     return names
+
+
+def is_python(example: Example) -> bool:
+    return example.kind == "python"
+
+
+def run_shell(code: str, name: str) -> None:
+    """A block of commands, as bash runs it in this folder; `garrison` and `python` are those of the tests."""
+    first = code.split()[0]
+    if shutil.which(first) is None:
+        pytest.skip(f"{name}: {first} is not installed")
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", code],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, f"{name}: {done.stderr}"
 
 
 @pytest.fixture
 def no_blocking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from garrison import Server
-
     monkeypatch.setattr(Server, "run", lambda self, *args, **kwargs: None)
     monkeypatch.chdir(tmp_path)
 
@@ -70,8 +106,6 @@ def test_the_examples_of_a_page_run(page: Path) -> None:
 
 @pytest.mark.usefixtures("no_blocking")
 async def test_the_first_example_is_ten_lines_and_answers() -> None:
-    from garrison import Client, Server
-
     first = examples((ROOT / "README.md").read_text(encoding="utf-8"))[0]
     assert first.reason is None and len(first.code.splitlines()) == 10
     names: dict[str, object] = {"__name__": "__main__"}
@@ -81,6 +115,73 @@ async def test_the_first_example_is_ten_lines_and_answers() -> None:
     async with Client(server) as client:
         result = await client.call_tool("add", {"a": 19, "b": 23})
     assert result.structured_content == {"result": 42}
+
+
+def test_an_example_that_fails_is_reported_with_its_line() -> None:
+    page = "text\n\n```python\nx = 1\n```\n\n```python\nassert x == 1\nraise KeyError\n```\n"
+    with pytest.raises(KeyError) as caught:
+        run_examples(page, "page.md")
+    assert caught.traceback[-1].lineno == 8  # counted from 0
+
+
+@pytest.mark.usefixtures("no_blocking")
+def test_commands_run_in_the_folder_of_the_page() -> None:
+    page = "```sh\necho 7 > written\n```\n\n```python\nfrom pathlib import Path\nx = Path('written').read_text()\n```\n"
+    assert run_examples(page, "page.md")["x"] == "7\n"
+    for failing in ("false | cat", "false\ntrue"):
+        with pytest.raises(AssertionError, match=r"page\.md:1"):
+            run_examples(f"```sh\n{failing}\n```\n", "page.md")
+
+
+def test_an_example_may_be_left_out_with_a_reason_only() -> None:
+    page = "<!-- not run: needs a listener on port 8000 -->\n```python\nraise KeyError\n```\n"
+    assert "x" not in run_examples(page, "page.md")
+    with pytest.raises(AssertionError, match="say why"):
+        run_examples(page.replace("needs a listener on port 8000", ""), "page.md")
+    with pytest.raises(SyntaxError):
+        run_examples(page.replace("raise", "raise raise"), "page.md")
+
+
+# Links
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
+def test_every_link_to_another_page_leads_somewhere(page: Path) -> None:
+    for target in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        path, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        other = (page.parent / path).resolve() if path else page
+        assert other.exists(), target
+        assert not anchor or anchor in anchors(other.read_text(encoding="utf-8")), target
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    found: set[Path] = set()
+    waiting = [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page.suffix == ".md" and page not in found:
+            found.add(page)
+            targets = LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
+            waiting += [(page.parent / target.partition("#")[0]).resolve() for target in targets if "://" not in target]
+    assert set(PROSE) <= found
+
+
+# Tables
+
+
+def table(page: str, heading: str) -> list[tuple[str, str]]:
+    """The first two cells of each row of a section's table, without its head."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    section = text.split(f"\n{heading}\n")[1].split("\n## ")[0]
+    return ROW.findall(section)[1:]
 
 
 def shown(name: str, value: float) -> str:
@@ -93,41 +194,90 @@ def shown(name: str, value: float) -> str:
 
 @pytest.mark.parametrize(("heading", "kind"), [("## Limits", Limits), ("## Time-outs", Timeouts)])
 def test_every_limit_and_time_out_is_documented_with_its_default(heading: str, kind: type[Limits | Timeouts]) -> None:
-    page = (ROOT / "docs" / "transports.md").read_text(encoding="utf-8")
-    section = page.split(f"\n{heading}\n")[1].split("\n## ")[0]
     values = kind()
-    expected = [(field.name, shown(field.name, getattr(values, field.name))) for field in fields(kind)]
-    assert ROW.findall(section) == expected
+    expected = [(f"`{field.name}`", shown(field.name, getattr(values, field.name))) for field in fields(kind)]
+    assert table("limits.md", heading) == expected
 
 
-def anchors(text: str) -> set[str]:
-    """The anchors that GitHub gives a page's headings."""
-    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+def default(function: Any, name: str) -> Any:
+    return inspect.signature(function).parameters[name].default
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_to_another_page_leads_somewhere(page: Path) -> None:
-    for target in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
-        path, _, anchor = target.partition("#")
-        if "://" in target:
-            continue
-        other = (page.parent / path).resolve() if path else page
-        assert other.exists(), target
-        assert not anchor or anchor in anchors(other.read_text(encoding="utf-8")), target
+def test_the_secure_defaults_are_those_of_live_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from garrison.transports.tls import client_context, server_context
+
+    monkeypatch.delenv("GARRISON_TOKEN", raising=False)
+    policy, limits, timeouts = SecurityPolicy(), Limits(), Timeouts()
+    serving, again = Server("x").http(), Server("x").http()
+    leaf = Authority(tmp_path).leaf()
+    at_server = server_context(TlsServerConfig(certificate=leaf.certificate, key=leaf.key))
+    at_client = client_context(TlsClientConfig(ca=leaf.certificate))
+    both = (at_server, at_client)
+    older = {cipher["name"] for context in both for cipher in context.get_ciphers() if cipher["protocol"] == "TLSv1.2"}
+    rows = dict(table("limits.md", "## Secure defaults"))
+
+    def held(what: str, says: str, so: bool) -> None:
+        assert rows.pop(what) == says
+        assert so, what
+
+    host = default(Server.run_http, "host")
+    held("address", host, host == serving._host)
+    token = serving.token or ""
+    new = serving.token_is_new and len(token) == 43 and token != again.token
+    held("bearer token", "asked for; a new one of 256 bits at each start", new)
+    held("Host", "loopback names with the listener's port", policy.allowed_hosts == () and policy.public_url == "")
+    held("Origin", "the listener's own", policy.allowed_origins == ())
+    held("trusted proxies", "none", policy.trusted_proxies == ())
+    held("plain http and ws to other machines", "refused at both ends", policy.allow_insecure_http_hosts == {})
+    with pytest.raises(InsecureConfigurationError):
+        Server("x").http("0.0.0.0", token="t" * 16)
+    least = {context.minimum_version for context in both}
+    held("TLS, oldest version", default(TlsServerConfig, "minimum"), least == {ssl.TLSVersion.TLSv1_2})
+    good = re.compile(r"ECDHE-(RSA|ECDSA)-(AES(128|256)-GCM-SHA\d+|CHACHA20-POLY1305)")
+    suites = bool(older) and all(good.fullmatch(name) for name in older)
+    held("TLS 1.2 cipher suites", "ECDHE with AES-GCM or ChaCha20", suites)
+    verified = at_client.verify_mode is ssl.CERT_REQUIRED and at_client.check_hostname
+    held("the server's certificate and its name", "verified", verified)
+    held("message size", shown("message_bytes", limits.message_bytes), WebSocketConfig().max_message_size is None)
+    held("one run of a handler", shown("handler", timeouts.handler), True)
+    patience = f"{shown('request', timeouts.request)}, with progress {shown('request_max', timeouts.request_max)}"
+    held("a client's request", patience, default(Client.__init__, "timeout") is None)
+    held("duplicate keys, unknown members, other departures", "refused", policy.tolerate == ())
+    off = serving.websocket is None and not WebSocketConfig().compression
+    held("WebSocket", "not served; without compression", off)
+    held("HTTP+SSE of 2024-11-05", "not served", not Server("x").http_sse)
+    held("Unix socket, mode", f"{UnixSocketConfig('/x').mode:04o}", True)
+    foreign = [path for path in SOURCES.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc", ".typed")]
+    held("native code of its own", "none", foreign == [])
+    assert rows == {}, "rows that nothing is held against"
 
 
-def test_an_example_that_fails_is_reported_with_its_line() -> None:
-    page = "text\n\n```python\nx = 1\n```\n\n```python\nassert x == 1\nraise KeyError\n```\n"
-    with pytest.raises(KeyError) as caught:
-        run_examples(page, "page.md")
-    assert caught.traceback[-1].lineno == 8  # counted from 0
+def event_names() -> set[str]:
+    """Every name that the sources give an event, by what `record` is called with and by the errors' `event`."""
+    names: set[str] = set()
+    for file in SOURCES.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            value: ast.expr | None = None
+            if isinstance(node, ast.Call) and node.args and getattr(node.func, "attr", "") in ("record", "_record"):
+                value = node.args[0]
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                if any(getattr(target, "id", "") in ("event", "_EVENTS") for target in targets):
+                    value = node.value
+            for part in ast.walk(value) if value is not None else ():
+                if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    names.add(part.value)
+    return {name for name in names if re.fullmatch(r"[a-z]+\.[a-z_]+", name)}
 
 
-def test_an_example_may_be_left_out_with_a_reason_only() -> None:
-    page = "<!-- not run: needs a listener on port 8000 -->\n```python\nraise KeyError\n```\n"
-    assert "x" not in run_examples(page, "page.md")
-    with pytest.raises(AssertionError, match="say why"):
-        run_examples(page.replace("needs a listener on port 8000", ""), "page.md")
-    with pytest.raises(SyntaxError):
-        run_examples(page.replace("raise", "raise raise"), "page.md")
+def test_every_security_event_is_documented() -> None:
+    names = event_names()
+    assert {"host.refused", "tls.reloaded", "message.malformed", "limit.reached"} <= names
+    assert [first.strip("`") for first, _ in table("threats.md", "## Security events")] == sorted(names)
+    assert set(re.findall(r"`([a-z]+\.[a-z_]+)`", (events.__doc__ or "").partition("Names:")[2])) == names
+
+
+def test_every_attack_that_a_page_names_is_in_the_catalogue() -> None:
+    known = {case.id for case in CASES}
+    named = {number for page in PROSE for number in re.findall(r"ATK-\d+", page.read_text(encoding="utf-8"))}
+    assert named and named <= known, named - known

@@ -428,7 +428,7 @@ async def test_an_answer_whose_connection_is_gone_leaves_the_sessions_own_stream
                 wire.reset()
             (session,) = running.legacy.store._sessions.values()  # type: ignore[union-attr]
             streams = session.extra.streams  # type: ignore[attr-defined]
-            channel = next(iter(session.extra.running.values()))._call.channel  # type: ignore[attr-defined]
+            channel = next(iter(session.extra.running.values())).call.channel  # type: ignore[attr-defined]
             await until(lambda: channel._exchange is None)
             channel.notify("notifications/message", {"level": "info", "data": "after"})
             channel.deliver(200, b"{}")

@@ -68,7 +68,7 @@ async def test_events_leave_at_once(host: str) -> None:
     async with server.http(host, 0, token="t" * 20) as serving:
         async with Client(serving.url, token="t" * 20) as client:
             await client.list_tools()
-            connections = list(serving.listener.connections)
+            connections = list(serving.listener.guests)
             assert connections
             for connection in connections:
                 sock = connection.transport.get_extra_info("socket")

@@ -16,9 +16,11 @@ Fields = Sequence[tuple[str, str]]
 
 
 @asynccontextmanager
-async def serving(server: Server, *, token: str | None = TOKEN) -> AsyncIterator[HttpServing]:
-    """The server on a free port of 127.0.0.1, in this process."""
-    running = HttpServing(server, "127.0.0.1", 0, token=token)
+async def serving(
+    server: Server, *, token: str | None = TOKEN, host: str = "127.0.0.1", **options: Any
+) -> AsyncIterator[HttpServing]:
+    """The server on a free port, in this process; `options` are those of `Server.http`."""
+    running = HttpServing(server, host, 0, token=token, **options)
     await running.start()
     try:
         yield running
@@ -127,9 +129,9 @@ class Wire:
 
 
 @asynccontextmanager
-async def connected(port: int) -> AsyncIterator[Wire]:
-    """A connection to a port of 127.0.0.1."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=64 * 1024 * 1024)
+async def connected(port: int, host: str = "127.0.0.1", **options: Any) -> AsyncIterator[Wire]:
+    """A connection to a port; `options` are those of `asyncio.open_connection`."""
+    reader, writer = await asyncio.open_connection(host, port, limit=64 * 1024 * 1024, **options)
     try:
         yield Wire(reader, writer)
     finally:

@@ -123,7 +123,7 @@ class Wire:
             while chunk := self.chunk():
                 answer.body += chunk
         else:
-            answer.body = self._file.read(int(answer.fields["content-length"]))
+            answer.body = self._file.read(int(answer.fields.get("content-length", 0)))
         return answer
 
     def chunk(self) -> bytes:

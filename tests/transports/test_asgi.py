@@ -366,6 +366,7 @@ def scope(host: str, server: tuple[str, int | None] | None, **more: Any) -> dict
         ("localhost:8000", ("127.0.0.1", 9000), 421),  # the Host header does not say which port this is
         ("localhost:8000", ("10.0.0.5", 8000), 421),
         ("localhost:8000", ("/run/app.sock", None), 421),
+        ("localhost", ("/run/app.sock", None), 200),  # a Unix socket has this name
         ("localhost:8000", None, 421),
         ("evil.example:8000", ("127.0.0.1", 8000), 421),
         ("mcp.example", ("10.0.0.5", 8000), 200),
@@ -377,7 +378,28 @@ async def test_a_listener_has_loopback_names_only_on_loopback(host: str, server:
     calls: list[str] = []
     app = make(calls, allowed_hosts=("mcp.example",)).asgi(token=TOKEN)
     async with app:
-        assert await ask(app, scope(host, server)) == status
+        assert await ask(app, scope(host, server, scheme="https")) == status
+    assert calls == (["touch"] if status == 200 else [])
+
+
+@pytest.mark.parametrize(
+    ("more", "policy", "status"),
+    [
+        ({"scheme": "http", "client": ("10.0.0.9", 5)}, {}, 403),
+        ({"scheme": "http", "client": ("10.0.0.9", 5)}, {"trusted_proxies": ("10.0.1.0/24",)}, 403),
+        ({"scheme": "http", "client": ("10.0.0.9", 5)}, {"trusted_proxies": ("10.0.0.0/24",)}, 200),
+        ({"scheme": "http", "client": ("10.0.0.9", 5)}, {"allow_insecure_http_hosts": {"10.0.0.5": "a test"}}, 200),
+        ({"scheme": "http", "client": ("127.0.0.1", 5)}, {}, 200),
+        ({"scheme": "https", "client": ("10.0.0.9", 5)}, {}, 200),
+    ],
+)
+async def test_a_plain_connection_from_elsewhere_comes_through_a_trusted_proxy(
+    more: dict[str, Any], policy: dict[str, Any], status: int
+) -> None:
+    calls: list[str] = []
+    app = make(calls, allowed_hosts=("mcp.example",), **policy).asgi(token=TOKEN)
+    async with app:
+        assert await ask(app, scope("mcp.example", ("10.0.0.5", 8000), **more)) == status
     assert calls == (["touch"] if status == 200 else [])
 
 

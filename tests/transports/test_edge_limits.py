@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 
@@ -158,22 +159,43 @@ async def test_a_slow_body_ends_at_its_deadline() -> None:
 
 
 @pytest.mark.attack("ATK-036")
-async def test_connections_are_capped_and_those_beyond_the_cap_are_not_kept() -> None:
-    counting = Counting(Limits(connections=5))
+@pytest.mark.parametrize("setting", ["connections", "connections_per_address"])
+async def test_who_hoards_connections_takes_them_from_itself(setting: str) -> None:
+    counting = Counting(Limits(**{setting: 5}))
     async with serving(counting.server) as running:
         port = running.port
-        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
-        await until(lambda: len(running.listener.connections) == 5)
+        async with connected(port) as known:
+            await known.send(post(port, call("echo", {"text": "known"})))
+            assert (await known.response()).status == 200
+            idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(60)]
+            await until(lambda: len(running.listener.guests) == 5)
+            await alive(port)  # a newcomer that says something at once finds a place
+            await known.send(post(port, call("echo", {"text": "known"})))
+            assert (await known.response()).status == 200  # and who was let in keeps the one it has
+        for _, writer in idle:
+            writer.close()
+        await until(lambda: not running.listener.guests)
+        assert running.core.floods.count == 0
+
+
+async def test_connections_are_capped_and_those_beyond_the_cap_are_not_kept() -> None:
+    counting = Counting(Limits(connections=5))
+    async with serving(counting.server) as running, contextlib.AsyncExitStack() as stack:
+        port = running.port
+        held = [await stack.enter_async_context(connected(port)) for _ in range(5)]
+        for wire in held:
+            await wire.send(post(port, call("echo", {"text": "x"})))
+            assert (await wire.response()).status == 200
         response = await exchange(port, post(port, call("echo", {"text": "x"})))
         assert response.status == 503
         assert response.get("retry-after") == "1"
         # A peer beyond the cap that never closes is put out: descriptors are bounded too.
-        extra = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
+        extra = [await asyncio.open_connection("127.0.0.1", port) for _ in range(80)]
 
         async def gone(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read(-1)
             async with asyncio.timeout(4):
                 try:
+                    await reader.read(-1)
                     while True:
                         writer.write(b"x")
                         await writer.drain()
@@ -181,9 +203,9 @@ async def test_connections_are_capped_and_those_beyond_the_cap_are_not_kept() ->
                 except ConnectionError:
                     return
 
+        await until(lambda: len(running.listener.turned_away) == 64)
         await asyncio.gather(*(gone(*pair) for pair in extra))
-        held[0][1].close()
-        await until(lambda: len(running.listener.connections) <= 4)
+        assert not running.listener.turned_away
+        held[0].writer.close()
+        await until(lambda: len(running.listener.guests) == 4)
         await alive(port)
-        for _, writer in held[1:] + extra:
-            writer.close()

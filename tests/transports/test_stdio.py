@@ -26,6 +26,7 @@ INITIALIZE = {
     "method": "initialize",
     "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
 }
+UNPACED = {"message_rate": 1_000_000, "message_burst": 1_000_000}
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes are polled here")
 
@@ -133,7 +134,7 @@ def test_whole_and_split() -> None:
 @pytest.mark.attack("ATK-061")
 @pytest.mark.parametrize("loop", [False, True])
 def test_an_endless_line(loop: bool) -> None:
-    with program(limits={"message_bytes": 1_000_000}) as p:
+    with program(limits={"message_bytes": 1_000_000, **UNPACED}) as p:
         if loop:
             p.ask(call("slow", {"seconds": 0}))
         before = p.ask(call("memory"))["result"]["structuredContent"]["result"]
@@ -203,7 +204,7 @@ def test_only_messages_are_on_standard_output() -> None:
 
 @pytest.mark.attack("ATK-065")
 def test_responses_that_nobody_waits_for() -> None:
-    with program() as p:
+    with program(limits={"malformed_per_minute": 10_000, **UNPACED}) as p:
         for number in range(1000):
             p.send(
                 {"jsonrpc": "2.0", "id": number, "result": {}},
@@ -215,6 +216,92 @@ def test_responses_that_nobody_waits_for() -> None:
         p.send({"jsonrpc": "2.0", "id": 1, "result": {}})
         p.alive()
         assert p.silent()
+
+
+BAD = [b"{", b"[]", b'{"jsonrpc":"2.0","id":1}', b"\xff", b'{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}']
+
+
+@pytest.mark.attack("ATK-065")
+@pytest.mark.parametrize("loop", [False, True])
+@pytest.mark.parametrize("most", [5, 20])
+def test_too_many_malformed_messages_end_the_connection(most: int, loop: bool) -> None:
+    with program(limits={} if most == 20 else {"malformed_per_minute": most}) as p:
+        if loop:
+            p.send(call("slow", {"seconds": 0.3}, "kept"))
+        bad = [BAD[number % len(BAD)] for number in range(most + 10)]
+        p.write(b"".join(line + b"\n" for line in bad) + json.dumps(call("echo", {"text": "late"})).encode() + b"\n")
+        answers = [p.read() for _ in range(most + 1 + loop)]
+        assert sum("error" in answer for answer in answers) == most + 1
+        assert not loop or "result" in answers[-1]
+        with pytest.raises(EOFError):
+            p.line()
+        assert p.process.wait(3) == 0
+        assert "limit.reached" in p.errors()
+        assert "Limits.malformed_per_minute" in p.errors()
+
+
+@pytest.mark.attack("ATK-065")
+@pytest.mark.parametrize("loop", [False, True])
+def test_too_many_responses_that_nobody_waits_for_end_the_connection(loop: bool) -> None:
+    stray = {"jsonrpc": "2.0", "id": "1-00112233", "result": {}}
+    with program() as p:
+        if loop:
+            p.ask(call("slow", {"seconds": 0}))
+        p.send(*[stray] * 20)
+        p.alive()
+        p.send(stray)
+        with pytest.raises(EOFError):
+            p.line()
+        assert p.process.wait(3) == 0
+
+
+def test_requests_that_fail_are_no_violations() -> None:
+    with program() as p:
+        for number in range(40):
+            p.ask(call("nothing", {}, number))
+            p.ask(call("echo", {"text": number}, number))
+            p.ask(modern("no/such", {}, number))
+            p.send({"jsonrpc": "2.0", "method": "notifications/unknown"})
+        p.alive()
+
+
+@pytest.mark.parametrize("loop", [False, True])
+@pytest.mark.parametrize(("rate", "burst", "pause"), [(20, 10, 1.0), (20, 31, 0.0), (400, 10, 0.05)])
+def test_messages_over_the_rate_make_the_server_read_later(rate: int, burst: int, pause: float, loop: bool) -> None:
+    with program(limits={"message_rate": rate, "message_burst": burst}) as p:
+        p.ask(call("slow", {"seconds": 0})) if loop else p.alive()
+        time.sleep(2 / rate)
+        started = time.monotonic()
+        p.send(*(call("echo", {"text": "x"}, number) for number in range(30)))
+        assert [p.read()["id"] for _ in range(30)] == list(range(30))
+        p.alive()
+        assert pause * 0.9 <= time.monotonic() - started < pause + 0.9
+
+
+def test_a_message_costs_more_the_larger_it_is() -> None:
+    limits = {"message_rate": 10, "message_burst": 20}
+    for size, pause in ((100, 0.0), (2_000_000, 1.0)):
+        with program(limits=limits) as p:
+            p.alive()
+            started = time.monotonic()
+            p.ask(call("echo", {"text": "x" * size}))
+            p.alive()
+            assert pause * 0.9 <= time.monotonic() - started < pause + 0.9
+
+
+@pytest.mark.parametrize("loop", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_server_that_waits_to_read(number: int, loop: bool) -> None:
+    with program(limits={"message_rate": 1, "message_burst": 1}) as p:
+        if loop:
+            p.ask(call("slow", {"seconds": 0}))
+        p.send(*(call("echo", {"text": "x"}, number) for number in range(30)))
+        for _ in range(30):
+            p.read()
+        time.sleep(0.05)
+        p.process.send_signal(number)
+        assert p.process.wait(2) == 0
+        assert "Traceback" not in p.errors()
 
 
 @pytest.mark.attack("ATK-066")
@@ -258,7 +345,7 @@ def test_what_was_asked_before_the_end_is_answered() -> None:
 def test_ten_thousand_requests_that_nobody_reads(tool: str) -> None:
     arguments = {"text": "x" * 1000} if tool == "echo" else {"seconds": 0}
     data = b"".join(json.dumps(call(tool, arguments, n)).encode() + b"\n" for n in range(10_000))
-    with program(limits={"outbound_bytes": 100_000}) as p:
+    with program(limits={"outbound_bytes": 100_000, **UNPACED}) as p:
         before = p.ask(call("memory"))["result"]["structuredContent"]["result"]
         os.set_blocking(p.stdin, False)
         sent = 0

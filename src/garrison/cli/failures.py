@@ -69,6 +69,29 @@ _ADVICE: Final[dict[int, Callable[[GarrisonError], str]]] = {
 }
 
 
+_OPTIONS: Final = (
+    ("tls=TlsClientConfig(ca=FILE)", "--ca FILE"),
+    ("tls=TlsClientConfig(certificate=, key=)", "--cert FILE and --key FILE"),
+    ("TlsClientConfig.pins", "--pin"),
+    ("TlsClientConfig.ca", "--ca"),
+    ("TlsClientConfig.certificate", "--cert"),
+    ("TlsClientConfig.key", "--key"),
+    ("SecurityPolicy.allow_insecure_http_hosts", "--allow-insecure-http HOST=REASON"),
+)
+"""What an error names in Python, and what it is called here."""
+
+
+def _worded(error: GarrisonError, status: int) -> str:
+    """The error's text for the command line, with advice where it names no option itself."""
+    text = str(error)
+    if isinstance(error, RequestTimeout):  # its own words name a parameter, not an option
+        text = f"{error.method} was not answered within {error.seconds:g} s"
+    for name, option in _OPTIONS:
+        if name in text:
+            return text.replace(name, option)
+    return f"{text}; {_ADVICE[status](error)}" if status in _ADVICE else text
+
+
 def report(error: GarrisonError, *, as_json: bool, log: str = "") -> int:
     """Say how it failed: one line on standard error, or an object on standard output.
 
@@ -91,9 +114,5 @@ def report(error: GarrisonError, *, as_json: bool, log: str = "") -> int:
         return status
     if log and status == NO_CONNECTION:
         print(safe(log).rstrip(), file=sys.stderr)
-    text = str(error)
-    if isinstance(error, RequestTimeout):  # its own words name a parameter, not an option
-        text = f"{error.method} was not answered within {error.seconds:g} s"
-    advice = f"; {_ADVICE[status](error)}" if status in _ADVICE else ""
-    print(f"garrison: {safe(' '.join(text.split()))}{advice}", file=sys.stderr)
+    print(f"garrison: {safe(' '.join(_worded(error, status).split()))}", file=sys.stderr)
     return status

@@ -2,8 +2,8 @@
 
 Rules of this file:
 - The file is loaded under another name than `__main__`, so that its `if __name__ == "__main__"` part does not run.
-- While it is loaded, `Server.run` and `Server.run_http` start nothing: they note that this server is the one to run.
-  A file with a bare `server.run()` works both as a program and as a target.
+- While it is loaded, `Server.run`, `run_http` and `run_unix` start nothing: they note that this server is the one to
+  run. A file with a bare `server.run()` works both as a program and as a target.
 - A file is imported as Python would run it: its folder comes first on the path.
 """
 
@@ -65,7 +65,7 @@ def _noting(run: list[Server]) -> Generator[None]:
     def note(server: Server, *args: object, **options: object) -> None:
         run.append(server)
 
-    real = {name: getattr(Server, name) for name in ("run", "run_http")}
+    real = {name: getattr(Server, name) for name in ("run", "run_http", "run_unix")}
     for name in real:
         setattr(Server, name, note)
     try:

@@ -59,30 +59,23 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
+    from .serve_options import add_serve_options
+
     parser.add_argument("target", metavar="TARGET", help="file.py, file.py:name, module, or module:name")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--stdio", action="store_true", help="serve on standard input and output (the default)")
-    how.add_argument("--http", metavar="HOST:PORT", help="serve HTTP on this loopback address; port 0 takes a free one")
-    parser.add_argument("--path", default="/mcp", help="the HTTP endpoint's path (default: /mcp)")
-    parser.add_argument(
-        "--token",
-        metavar="TOKEN",
-        help="the bearer token that HTTP clients must send; other users may see it in the list of processes, which "
-        "GARRISON_TOKEN spares you. A new one is made and printed when neither is given",
-    )
-    parser.add_argument(
-        "--dangerously-allow-unauthenticated",
-        metavar="REASON",
-        default="",
-        help="ask HTTP clients for no token, and say why not",
-    )
+    add_serve_options(parser)
+
+
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    _run(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON: on one line, or indented on a terminal")
 
 
 def _reach(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target",
         metavar="TARGET",
-        help="a URL, a server's file.py, or a command line in quotes or after --",
+        help="a URL (https, wss, or http and ws on loopback), unix:PATH, a file.py, or a command line in quotes "
+        "or after --",
     )
 
 
@@ -106,6 +99,24 @@ def _talk(parser: argparse.ArgumentParser) -> None:
         "--timeout", metavar="SECONDS", type=_seconds, help="how long one request may take (default: 60)"
     )
     group.add_argument("--verbose", action="store_true", help="show what a started server writes on standard error")
+    group.add_argument("--ca", metavar="FILE", help="the roots to believe (PEM), in place of the platform's")
+    group.add_argument("--cert", metavar="FILE", help="a certificate to show to the server (PEM)")
+    group.add_argument("--key", metavar="FILE", help="its private key (PEM), which only you can read")
+    group.add_argument(
+        "--pin",
+        metavar="BASE64",
+        action="append",
+        default=[],
+        help="the SHA-256 of the server's public key (SPKI); may be repeated: one must fit",
+    )
+    group.add_argument("--unix-socket", metavar="PATH", help="reach an http URL by this Unix socket")
+    group.add_argument(
+        "--allow-insecure-http",
+        metavar="HOST=REASON",
+        action="append",
+        default=[],
+        help="talk to this host without TLS, and say why; may be repeated",
+    )
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print JSON: on one line, or indented on a terminal")
 
@@ -165,6 +176,13 @@ _STATUSES: Final = (
 
 COMMANDS: Final[dict[str, Command]] = {
     "run": Command("serve what a Python file defines", ".run", "run", _run),
+    "doctor": Command(
+        "show how a server would be served, what it allows, and what is doubtful",
+        ".doctor",
+        "doctor",
+        _doctor,
+        epilog="Starts nothing. Exit status: 0 it would start, 1 it would not, 2 wrong usage.",
+    ),
     "list": Command("show a server's tools, resources and prompts", ".talk", "list_", _list, True, _STATUSES),
     "call": Command("call a tool", ".talk", "call", _call, True, _STATUSES),
     "read": Command("read a resource", ".talk", "read", _read, True, _STATUSES),

@@ -1,6 +1,7 @@
 """From the target on the command line to a client of it.
 
-https://...  or  http://...    a URL
+https://...  or  wss://...     a URL; http and ws on loopback, or where a reason is given
+unix:PATH                      a Unix socket, one message per line
 file.py  or  file.py:name      started with this Python, by `garrison run`, over stdio
 anything else                  a command line, split as a shell would split it, and run without one
 """
@@ -14,12 +15,15 @@ from typing import TYPE_CHECKING, Final
 
 from ..client import Client
 from ..errors import ConfigurationError
+from ..policy import SecurityPolicy
 from .ask import Asker
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
 
+    from ..policy.tls import TlsClientConfig
+    from ..policy.transports import HttpTransportConfig
     from ..protocol.types import ElicitFormParams, ElicitUrlParams
 
     ElicitParams = ElicitFormParams | ElicitUrlParams
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Reached", "client_for"]
 
 _KEPT: Final = 16 * 1024
+_FOR_URLS: Final = ("token", "header", "ca", "cert", "key", "pin", "unix_socket", "allow_insecure_http")
 
 
 class Reached:
@@ -57,21 +62,61 @@ def client_for(options: Namespace, ask: Asker, hear: Callable[[bytes], None]) ->
         ConfigurationError: the target or an option is not what it should be.
     """
     target: str = options.target
-    if target.startswith(("http://", "https://")):
+    network = target.startswith(("https://", "http://", "wss://", "ws://"))
+    local = not network and not target.startswith("unix:")
+    if not network:
+        for name in _FOR_URLS:
+            _refuse(getattr(options, name), f"--{name.replace('_', '-')} is for servers with a URL")
+    if not local:
         _refuse(options.env, "--env is for servers that are started from a command line")
-        return Client(
-            target,
-            token=options.token or os.environ.get("GARRISON_TOKEN") or None,
-            headers=dict(map(_header, options.header)) or None,
-            era=options.era,
-            timeout=options.timeout,
-            on_elicit=ask,
-        )
-    _refuse(options.token, "--token is for servers with a URL")
-    _refuse(options.header, "--header is for servers with a URL")
-    argv, env = _command(target)
-    env.update(map(_variable, options.env))
-    return Client(argv, env=env, era=options.era, timeout=options.timeout, on_elicit=ask, on_stderr=hear)
+    if local:
+        argv, env = _command(target)
+        env.update(map(_variable, options.env))
+        return Client(argv, env=env, era=options.era, timeout=options.timeout, on_elicit=ask, on_stderr=hear)
+    if not network:
+        return Client(target, era=options.era, timeout=options.timeout, on_elicit=ask)
+    return Client(
+        target if options.unix_socket is None else _by_socket(target, options.unix_socket),
+        token=options.token or os.environ.get("GARRISON_TOKEN") or None,
+        headers=dict(map(_header, options.header)) or None,
+        tls=_tls(options),
+        policy=_policy(options),
+        era=options.era,
+        timeout=options.timeout,
+        on_elicit=ask,
+    )
+
+
+def _by_socket(url: str, path: str) -> HttpTransportConfig:
+    from ..policy.transports import HttpTransportConfig
+
+    if not url.startswith("http"):
+        raise ConfigurationError("--unix-socket is for http and https URLs")
+    return HttpTransportConfig(url, unix_socket=path)
+
+
+def _tls(options: Namespace) -> TlsClientConfig | None:
+    """Whom to believe and what to show; None for the platform's roots and nothing else."""
+    if not (options.ca or options.cert or options.key or options.pin):
+        return None
+    from ..policy.tls import TlsClientConfig
+
+    if (options.cert is None) != (options.key is None):
+        raise ConfigurationError("--cert and --key belong together")
+    return TlsClientConfig(ca=options.ca, certificate=options.cert, key=options.key, pins=tuple(options.pin))
+
+
+def _policy(options: Namespace) -> SecurityPolicy | None:
+    """The client's policy, where hosts may be talked to without TLS."""
+    if not options.allow_insecure_http:
+        return None
+    reasons: dict[str, str] = {}
+    for word in options.allow_insecure_http:
+        host, equals, reason = word.partition("=")
+        if not host or not equals or not reason.strip():
+            raise ConfigurationError(f"--allow-insecure-http {word}: must be HOST=REASON")
+        reasons[host] = reason
+    return SecurityPolicy(allow_insecure_http_hosts=reasons)
 
 
 def _refuse(given: object, reason: str) -> None:

@@ -107,4 +107,13 @@ def _boxed(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -
     return True
 
 
-_STYLES: Final = {"ok": "green", "NO": "bold red"}
+_STYLES: Final = {
+    "ok": "green",
+    "NO": "bold red",
+    "default": "dim",
+    "tighter": "green",
+    "looser": "yellow",
+    "warning": "yellow",
+    "note": "dim",
+}
+"""How a cell that says no more than this is shown."""

@@ -26,16 +26,18 @@ from .conversation import Answered, Conversation
 from .handlers import Answers
 from .negotiation import allowed_versions
 from .subscriptions import Subscription
-from .targets import Reach, Target, transport_for
+from .targets import Reach, settle, transport_for
 
 if TYPE_CHECKING:
     import os
     import ssl
 
+    from ..policy.tls import TlsClientConfig
     from ..protocol.envelope import Notification
     from .handlers import ElicitHandler, RootsHandler, SampleHandler
     from .http import Challenge
     from .negotiation import Era
+    from .targets import Target
 
 __all__ = ["Client"]
 
@@ -58,13 +60,15 @@ class Client:
             result = await client.call_tool("add", {"a": 1, "b": 2})
 
     Args:
-        target: a URL (https, or http on loopback), a list of program and arguments, a server object, or a transport.
+        target: a URL (https, or http on loopback; wss, or ws on loopback), `unix:` and the path of a socket, a list of
+            program and arguments, a server object, or a transport. In place of a text, the configuration object:
+            `HttpTransportConfig`, `WebSocketConfig`, `UnixSocketConfig`.
         name, version: what the client calls itself.
         token: a bearer token, sent to the origin of the URL only.
         headers: further HTTP headers.
         timeout: seconds for one request; `policy.timeouts.request` by default. Progress starts it anew, up to
             `policy.timeouts.request_max`.
-        policy: limits and time-outs.
+        policy: limits and time-outs, and the hosts that may be spoken to without TLS.
         era: `modern` and `legacy` rule the other era out; `auto` finds out.
         versions: the revisions that may be spoken; all by default.
         on_elicit, on_sample, on_roots: answer the server's questions; each declares its capability. Functions may be
@@ -73,7 +77,7 @@ class Client:
         log_level: the least severe log message the server should send; none are asked for by default.
         cache: whether results that the server calls fresh are used again.
         proxy: `http://host:port` of an HTTP proxy for https.
-        tls: an `ssl.SSLContext` in place of the platform's trust store.
+        tls: a `TlsClientConfig`, or an `ssl.SSLContext`, in place of the platform's trust store.
         challenge: is asked for a new Authorization value when the server answers 401 or 403.
         env, cwd: environment variables and directory of a local server. It inherits PATH, HOME and the like only.
         on_stderr: gets what a local server writes on standard error.
@@ -104,7 +108,7 @@ class Client:
         log_level: t.LoggingLevel | None = None,
         cache: bool = True,
         proxy: str | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | TlsClientConfig | None = None,
         challenge: Challenge | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
@@ -112,7 +116,7 @@ class Client:
     ) -> None:
         if version is None:
             from .. import __version__ as version
-        policy = policy or SecurityPolicy()
+        target, policy = settle(target, policy or SecurityPolicy())
         reach = Reach(
             policy=policy,
             token=token,

@@ -95,7 +95,7 @@ class Conversation:
         self.missed = on_missed
         self._make = make
         self._transport: ClientTransport | None = make()
-        self._limits, self._timeouts = policy.limits, policy.timeouts
+        self._limits, self._timeouts, self._tolerate = policy.limits, policy.timeouts, policy.tolerate
         self._versions = tuple(versions)
         self._modern = [version for version in versions if version not in revisions.LEGACY]
         self._older = [version for version in versions if version in revisions.LEGACY]
@@ -209,6 +209,7 @@ class Conversation:
             answers=self._answers,
             on_notification=self._heard,
             on_lost=self._lost,
+            tolerate=self._tolerate,
         )
 
     def _heard(self, notification: Notification) -> None:

@@ -4,10 +4,11 @@ Rules of this file:
 - A request whose connection is free is written at once, by plain calls. Everything rare (connecting, redirects, a
   challenge, a stream to be taken up again) is a task of this transport and ends with it.
 - Headers never leave the configured origin: redirects are followed once, with 307 or 308, within the same origin.
-- A request is sent twice only if the server cannot have read it, or if reading it twice changes nothing.
+- A request is sent twice only if the server cannot have carried it out, or if doing it twice changes nothing. One that
+  was refused with 429 or 503 and a short `Retry-After` was not carried out: it is sent again when the server says.
 - Sessions, the stream of GET and resumption exist only after a handshake.
 
-Spec: 2026-07-28 and 2025-11-25 basic/transports.
+Spec: 2026-07-28 and 2025-11-25 basic/transports; RFC 9110 section 10.2.3 (Retry-After).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +24,6 @@ from ..errors import (
     AuthenticationRequired,
     ClientError,
     ConfigurationError,
-    ConnectionFailed,
     ConnectionLost,
     HttpError,
     ProtocolViolation,
@@ -31,11 +32,14 @@ from ..protocol.headers import encode_value
 from ..transports.http.pool import Pool
 from ..transports.http.url import Endpoint, UrlError, parse_endpoint
 from .http_response import Body, EventStream, PostResponse
+from .outbound import allow_plain, request_headers
 
 if TYPE_CHECKING:
     import ssl
 
     from ..policy import Limits, Timeouts
+    from ..policy.tls import TlsClientConfig
+    from ..policy.transports import UnixSocketConfig
     from ..transports.http.pool import Connection
     from .transport import Call, Receiver
 
@@ -44,29 +48,10 @@ __all__ = ["Challenge", "HttpSettings", "StreamableHttp"]
 Challenge = Callable[[int, Mapping[str, str]], Awaitable[str | None]]
 """Gets the status (401 or 403) and headers of a refusal; returns a new Authorization value, or None to give up."""
 
-_RESERVED = frozenset(
-    {
-        "accept",
-        "accept-encoding",
-        "authorization",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "cookie",
-        "expect",
-        "host",
-        "last-event-id",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\x20-\x7e\t]*")
+_SAID_HERE: Final = frozenset({"accept", "content-encoding", "content-type", "last-event-id"})
 _SESSION = re.compile(r"[\x21-\x7e]{1,1024}")
-_TOKEN = re.compile(r"[\x21-\x7e]+")
+_SECONDS = re.compile(r"[0-9]{1,4}")
 _VERSION_HEADER_SINCE: Final = "2025-06-18"
 _RETRY: Final = 1.0
 """Seconds before a broken stream is taken up again, where the server names no time."""
@@ -75,8 +60,20 @@ _HEARD: Final = 0.5
 _MOST_RESUMES: Final = 10
 """Times in a row that a stream is taken up again and brings nothing."""
 _MOST_CHALLENGES: Final = 3
+_MOST_WAITS: Final = 3
+"""Times that a request is sent again because the server asked for patience."""
+_LONGEST_WAIT: Final = 5
+"""Seconds of patience; who asks for more has refused."""
 
 _log = logging.getLogger("garrison.client")
+
+
+def _patience(status: int, headers: Mapping[str, str]) -> float | None:
+    """Seconds after which a refused request may be sent again: what the server said, and some jitter. None: never."""
+    text = headers.get("retry-after", "").strip()
+    if status not in (429, 503) or not _SECONDS.fullmatch(text) or int(text) > _LONGEST_WAIT:
+        return None
+    return int(text) + 0.05 + secrets.randbelow(450) / 1000
 
 
 class HttpSettings:
@@ -90,10 +87,12 @@ class HttpSettings:
         proxy: see `Pool`.
         tls: see `Pool`.
         challenge: asked for a token when the server refuses.
+        insecure_hosts: host -> why it may be spoken to without TLS off loopback.
+        unix_socket: see `Pool`; plain http is in order there, whatever the host.
 
     Raises:
-        ConfigurationError: the URL, a header or the token is not one.
-        ConnectionFailed: plain http to a host that is not loopback.
+        ConfigurationError: the URL, a header or the token is not one; or as `Pool`.
+        ConnectionFailed: plain http to a host that is neither loopback nor named.
     """
 
     def __init__(
@@ -105,28 +104,24 @@ class HttpSettings:
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
         proxy: str | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: TlsClientConfig | ssl.SSLContext | None = None,
         challenge: Challenge | None = None,
+        insecure_hosts: Mapping[str, str] | None = None,
+        unix_socket: UnixSocketConfig | None = None,
     ) -> None:
         try:
             self.endpoint = parse_endpoint(url)
         except UrlError as exc:
             raise ConfigurationError(f"the URL of the server: {exc}") from None
-        if not self.endpoint.secure and not self.endpoint.loopback:
-            raise ConnectionFailed(f"{self.endpoint.origin}: plain http is only spoken to this machine; use https")
-        for name, value in (headers or {}).items():
-            if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
-                raise ConfigurationError(f"headers=: {name!r} is not a header")
-            if name.lower() in _RESERVED or name.lower().startswith("mcp-"):
-                raise ConfigurationError(f"headers=: {name} is set by the client itself (for a token use token=)")
-        if token is not None and not _TOKEN.fullmatch(token):
-            raise ConfigurationError("token= holds characters that a header must not hold")
+        if unix_socket is None:
+            allow_plain(self.endpoint, insecure_hosts or {})
+        added = request_headers(headers, token, reserved=_SAID_HERE)
         self.limits = limits
         self.timeouts = timeouts
         self.challenge = challenge
         self.authorization = f"Bearer {token}" if token is not None else None
-        self._fixed = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
-        self.pool = Pool(self.endpoint, limits=limits, timeouts=timeouts, proxy=proxy, tls=tls)
+        self._fixed = "".join(f"{name}: {value}\r\n" for name, value in added if name != "Authorization")
+        self.pool = Pool(self.endpoint, limits=limits, timeouts=timeouts, proxy=proxy, tls=tls, unix_socket=unix_socket)
 
     def head(self, verb: str, extra: str, endpoint: Endpoint | None = None) -> bytes:
         """A request head without its last line break; `extra` is header lines."""
@@ -294,6 +289,12 @@ class StreamableHttp:
     async def _post(self, message: bytes) -> None:
         extra = "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n" + self._state()
         response = await self.settings.exchange("POST", extra, message)
+        for _ in range(_MOST_WAITS):
+            wait = _patience(response.status, response.headers)
+            if wait is None:
+                break
+            await asyncio.sleep(wait)
+            response = await self.settings.exchange("POST", extra, message)
         if response.status >= 400:
             raise HttpError(response.status, f"The server refused a message with HTTP status {response.status}")
 
@@ -311,6 +312,11 @@ class StreamableHttp:
             if response.tries >= _MOST_CHALLENGES:
                 return False
             return self._go_on(response, self._challenged(call, response, status, response.headers))
+        wait = _patience(status, response.headers) if error is None else None
+        if wait is not None:
+            if response.tries >= _MOST_WAITS or asyncio.get_running_loop().time() + wait >= call.deadline:
+                return False
+            return self._go_on(response, self._send_after(wait, call, response))
         if untouched and call.safe and not response.tries:
             return self._go_on(response, self._send(call, response))
         parser = response.parser
@@ -322,6 +328,10 @@ class StreamableHttp:
         ):
             return self._go_on(response, self._resume(call, response))
         return False
+
+    async def _send_after(self, wait: float, call: Call, response: PostResponse) -> None:
+        await asyncio.sleep(wait)
+        await self._send(call, response)
 
     def _go_on(self, response: PostResponse, work: Coroutine[object, object, None]) -> bool:
         response.tries += 1

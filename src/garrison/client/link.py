@@ -4,8 +4,9 @@ Rules of this file:
 - A call is a future in a table, not a task. One timer serves all of them: it stands at the earliest deadline.
 - An answer to an unknown, finished or other stream's call is dropped and counted; nothing a server sends can end a call
   that it was not asked to answer.
+- Progress that does not grow, or comes faster than `Limits.progress_rate`, is dropped and moves no deadline.
 - Every call ends: by its answer, its deadline, its cancellation, or the end of the connection.
-- Ids start at a random number, so that those of another connection cannot be guessed.
+- No id can be known before its request is seen: an answer cannot be prepared, nor one meant for another connection.
 - The constant part of `_meta` is encoded once.
 
 Spec: 2026-07-28 basic, basic/patterns/cancellation, basic/patterns/progress.
@@ -17,7 +18,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
@@ -42,7 +43,7 @@ from ..protocol.envelope import (
     encode_error,
     encode_notification,
     encode_result,
-    parse_message,
+    parser,
 )
 from ..protocol.json import decoder, encode, encode_text
 from .transport import Call
@@ -58,8 +59,27 @@ __all__ = ["SUBSCRIPTION_ID", "Link"]
 SUBSCRIPTION_ID: Final = "io.modelcontextprotocol/subscriptionId"
 _RESERVED: Final = "io.modelcontextprotocol/"
 _INFINITE: Final = float("inf")
+_COUNT_BITS: Final = 28
 
 _log = logging.getLogger("garrison.client")
+
+
+class _Reports:
+    """The progress reports of one call."""
+
+    __slots__ = ("_due", "_latest")
+
+    def __init__(self) -> None:
+        self._due = 0.0
+        self._latest = -_INFINITE
+
+    def accept(self, progress: float, now: float, rate: int) -> bool:
+        """True for one that says more than those before it, and is not one too many."""
+        due = max(self._due, now) + 1.0 / rate
+        if progress <= self._latest or due - now > 1.0 + 1e-9:
+            return False
+        self._due, self._latest = due, progress
+        return True
 
 
 class Link:
@@ -67,7 +87,7 @@ class Link:
 
     Args:
         transport: attached here.
-        limits, timeouts: the client's policy.
+        limits, timeouts, tolerate: the client's policy.
         info: the client's `Implementation`, as a dict.
         answers: answers the server's questions.
         on_notification: hears every notification but progress and cancellation.
@@ -84,6 +104,7 @@ class Link:
         answers: Answers,
         on_notification: Callable[[Notification], None],
         on_lost: Callable[[ConnectionLost], None],
+        tolerate: Sequence[str] = (),
     ) -> None:
         self.transport = transport
         self.dropped: Counter[str] = Counter()
@@ -95,9 +116,12 @@ class Link:
         self._answers = answers
         self._on_notification = on_notification
         self._on_lost = on_lost
-        self._decode = decoder(limits)
+        self._decode = decoder(limits, duplicate_keys="duplicate_keys" in tolerate)
+        self._parse = parser(unknown_members="unknown_members" in tolerate)
         self._calls: dict[int, Call] = {}
-        self._next = secrets.randbelow(2**48) + 1
+        self._reports: dict[int, _Reports] = {}
+        """Of calls that want progress, once there was some."""
+        self._ids = _random_ids()
         self._constant = b""
         self._methods: dict[str, bytes] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -156,8 +180,7 @@ class Link:
         Raises:
             ConfigurationError: `meta` holds a member that the protocol fills in.
         """
-        self._next += 1
-        number = self._next
+        number = next(self._ids)
         parts = [self._constant] if self._constant else []
         if on_progress is not None:
             parts.append(b'"progressToken":%d' % number)
@@ -226,6 +249,8 @@ class Link:
             raise RequestTimeout(call.method, call.timeout) from None
         finally:
             self._calls.pop(call.id, None)
+            if call.on_progress is not None:
+                self._reports.pop(call.id, None)
             if call.future.done() and not call.future.cancelled():
                 call.future.exception()  # marks it as seen where sending failed first
 
@@ -312,7 +337,7 @@ class Link:
         # In the older era 404 says that the session is gone, whatever the body says.
         if body.lstrip()[:1] == b"{" and (self.modern or status != 404):
             try:
-                message = parse_message(self._decode(body))
+                message = self._parse(self._decode(body))
             except (ParseError, InvalidRequest):
                 pass
             else:
@@ -345,7 +370,7 @@ class Link:
 
     def _take(self, value: object, call: Call | None, size: int) -> None:
         try:
-            message = parse_message(value)
+            message = self._parse(value)
         except InvalidRequest as exc:
             identifier = cast("dict[object, object]", value).get("id") if type(value) is dict else None
             owner = call or (self._calls.get(identifier) if type(identifier) is int else None)
@@ -415,7 +440,11 @@ class Link:
         except msgspec.ValidationError:
             self._drop("malformed")
             return
-        call.deadline = min(asyncio.get_running_loop().time() + call.timeout, call.latest)
+        now = asyncio.get_running_loop().time()
+        if not self._reports.setdefault(call.id, _Reports()).accept(progress.progress, now, self._limits.progress_rate):
+            self._drop("progress")
+            return
+        call.deadline = min(now + call.timeout, call.latest)
         self.run_callback(call.on_progress, progress)
 
     def _cancelled(self, params: dict[str, object]) -> None:
@@ -513,6 +542,15 @@ class Link:
         self.dropped[kind] += 1
         if self.dropped[kind] == 1:
             _log.warning("The server sent something that belongs to nothing (%s); further ones are only counted", kind)
+
+
+def _random_ids() -> Iterator[int]:
+    """Ids below 2**53: a count that starts anywhere makes them unique, and 25 random bits above it unpredictable."""
+    count = secrets.randbits(_COUNT_BITS)
+    while True:
+        for bits in memoryview(secrets.token_bytes(1024)).cast("I"):
+            count = (count + 1) % 2**_COUNT_BITS
+            yield (bits >> 7) << _COUNT_BITS | count
 
 
 async def _logged(work: Awaitable[object]) -> None:

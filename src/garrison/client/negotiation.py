@@ -5,12 +5,17 @@ the modern era answers it, or says with a modern error what it would have; every
 which gets `initialize`, and over HTTP, if that is not understood either, the transport of 2024-11-05. What `versions`
 and `era` forbid is never tried, and never accepted from the server.
 
+An address that has spoken the newer era to this program is not followed into the older one: whoever stands between
+could have made it look older. `era="legacy"` says that it is meant.
+
 Spec: 2026-07-28 basic/versioning, basic/transports/stdio and streamable-http "Backward Compatibility".
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, Literal, cast
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -45,6 +50,10 @@ _MODERN_ERRORS: Final = frozenset({-32020, -32021, UNSUPPORTED_VERSION})
 _NOT_LEGACY: Final = frozenset({401, 403, 407, 408, 429})
 OLD_HTTP: Final = frozenset({400, 404, 405})
 """Statuses with which a server of 2024-11-05 answers a POST to its stream's address."""
+_MOST_KNOWN: Final = 1024
+
+_known: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, None]] = WeakKeyDictionary()
+"""The addresses that have spoken the newer era on a loop, the latest last."""
 
 
 class Agreement(msgspec.Struct, frozen=True):
@@ -98,8 +107,20 @@ async def negotiate(link: Link, versions: Sequence[str], answers: Answers, timeo
     legacy = [version for version in versions if version in revisions.LEGACY]
     if modern:
         agreement = await _discover(link, modern, legacy, timeouts)
+        address = _address(link)
+        known = _known.setdefault(asyncio.get_running_loop(), {})
         if agreement is not None:
+            if address is not None:
+                known.pop(address, None)
+                known[address] = None
+                if len(known) > _MOST_KNOWN:
+                    del known[next(iter(known))]
             return agreement
+        if address in known:
+            raise ConnectionFailed(
+                f"{address} has spoken a revision from {modern[-1]} on before, and now wants an older one: this is "
+                'not followed unasked (era="legacy" does)'
+            )
         if not legacy:
             raise ConnectionFailed(f"The server does not speak {', '.join(modern)}, and nothing else is allowed here")
     return await handshake(link, legacy, answers, timeouts)
@@ -197,6 +218,18 @@ async def handshake(link: Link, legacy: Sequence[str], answers: Answers, timeout
     if listening is not None:
         await listening
     return Agreement(revision, result.capabilities, result.server_info, result.instructions)
+
+
+def _address(link: Link) -> str | None:
+    """What a server is known by from one connection to the next; None where that is not for long."""
+    if not link.transport.http:
+        return None
+    from .http import StreamableHttp
+
+    if not isinstance(link.transport, StreamableHttp) or link.transport.settings.pool.unix_socket is not None:
+        return None
+    endpoint = link.transport.settings.endpoint
+    return endpoint.origin + endpoint.target
 
 
 def _revision(version: str) -> Revision:

@@ -1,26 +1,59 @@
 """From what a user names as the server to the transport that reaches it.
 
+    "https://..."  "http://..."    HttpTransportConfig    Streamable HTTP
+    "wss://..."    "ws://..."      WebSocketConfig        WebSocket
+    "unix:/path/of.sock"           UnixSocketConfig       a Unix socket, one message per line
+    [program, argument, ...]                              a program that is started, over its standard streams
+    a server object                                       a server in this process
+    a client transport                                    that transport
+
 Rules of this file:
+- A text is short for its configuration object. What the object does not say, the client's arguments say; what both say
+  is an error, and so is an argument that has no meaning for this kind of server.
 - Only the transport that is needed is loaded: a client of a local process loads no HTTP.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
 from ..errors import ConfigurationError
-from .transport import ClientTransport, MemoryChannel, MemoryTransport, StdioTransport
+from .transport import MemoryTransport, StdioTransport
 
 if TYPE_CHECKING:
     import os
     import ssl
+    from typing import TypeAlias, TypeGuard
 
     from ..policy import SecurityPolicy
+    from ..policy.tls import TlsClientConfig
+    from ..policy.transports import HttpTransportConfig, UnixSocketConfig, WebSocketConfig
     from .http import Challenge
+    from .transport import ClientTransport, MemoryChannel
 
-__all__ = ["InMemoryServer", "Reach", "Target", "transport_for"]
+    Config = HttpTransportConfig | WebSocketConfig | UnixSocketConfig
+    Target: TypeAlias = "str | Config | Sequence[str] | InMemoryServer | ClientTransport"
+
+__all__ = ["InMemoryServer", "Reach", "settle", "transport_for"]
+
+T = TypeVar("T")
+
+_URL: Final = "servers with a URL"
+_HTTP: Final = "servers with an https URL"
+_LOCAL: Final = "servers that are started from a list of arguments"
+_OPTIONS: Final = {
+    "token": _URL,
+    "headers": _URL,
+    "tls": _URL,
+    "proxy": _HTTP,
+    "challenge": _HTTP,
+    "env": _LOCAL,
+    "cwd": _LOCAL,
+    "on_stderr": _LOCAL,
+}
+"""The arguments of `Client` that are not for every server, and which they are for."""
 
 
 class InMemoryServer(Protocol):
@@ -31,9 +64,6 @@ class InMemoryServer(Protocol):
         ...
 
 
-Target = str | Sequence[str] | InMemoryServer | ClientTransport
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
     """How to reach a server. The fields are those of `Client`."""
@@ -42,50 +72,136 @@ class Reach:
     token: str | None
     headers: Mapping[str, str] | None
     proxy: str | None
-    tls: ssl.SSLContext | None
+    tls: ssl.SSLContext | TlsClientConfig | None
     challenge: Challenge | None
     env: Mapping[str, str] | None
     cwd: str | os.PathLike[str] | None
     on_stderr: Callable[[bytes], None] | None
 
 
+def settle(target: Target, policy: SecurityPolicy) -> tuple[Target, SecurityPolicy]:
+    """The target with its configuration in place of a text, and the policy with the message size of that configuration.
+
+    Raises:
+        ConfigurationError: the text is no address.
+    """
+    if isinstance(target, str):
+        target = _named(target)
+    elif isinstance(target, Sequence) or hasattr(target, "connect_memory") or hasattr(target, "attach"):
+        return target, policy
+    if _is_config(target):
+        from ..policy.transports import limits_for
+
+        policy = replace(policy, limits=limits_for(policy.limits, target))
+    return target, policy
+
+
 def transport_for(target: Target, reach: Reach) -> ClientTransport:
-    """A new transport to a target; a transport is returned as it is.
+    """A new transport to a target that was settled; a transport is returned as it is.
 
     Raises:
         ConfigurationError: the target is nothing that can be reached, or an option does not belong to it.
-        ConnectionFailed: plain http to a host that is not loopback.
+        ConnectionFailed: plain http or ws to a host that is neither loopback nor named by the policy.
     """
-    limits, timeouts = reach.policy.limits, reach.policy.timeouts
-    network = isinstance(target, str)
-    local = not network and isinstance(target, Sequence)
-    for name in ("token", "headers", "proxy", "tls", "challenge"):
-        if not network and getattr(reach, name) is not None:
-            raise ConfigurationError(f"{name}= is for servers with a URL")
-    for name in ("env", "cwd", "on_stderr"):
-        if not local and getattr(reach, name) is not None:
-            raise ConfigurationError(f"{name}= is for servers that are started from a list of arguments")
-    if isinstance(target, str):
+    if isinstance(target, Sequence):
+        _only(reach, _LOCAL)
+        return StdioTransport(
+            cast("Sequence[str]", target),
+            limits=reach.policy.limits,
+            timeouts=reach.policy.timeouts,
+            env=reach.env,
+            cwd=reach.cwd,
+            on_stderr=reach.on_stderr,
+        )
+    if hasattr(target, "connect_memory"):
+        _only(reach)
+        return MemoryTransport(cast("InMemoryServer", target).connect_memory)
+    if hasattr(target, "attach"):
+        _only(reach)
+        return cast("ClientTransport", target)
+    if _is_config(target):
+        return _network(target, reach)
+    raise ConfigurationError(
+        "the target is a URL, unix: and a path, a configuration object, a list of program and arguments, "
+        "a server, or a client transport"
+    )
+
+
+def _named(text: str) -> Config:
+    from ..policy.transports import HttpTransportConfig, UnixSocketConfig, WebSocketConfig
+    from ..transports.http.url import UrlError, parse_unix
+
+    scheme = text.partition(":")[0].lower()
+    if scheme in ("wss", "ws"):
+        return WebSocketConfig(text)
+    if scheme != "unix":
+        return HttpTransportConfig(text)
+    try:
+        return UnixSocketConfig(parse_unix(text))
+    except UrlError as exc:
+        raise ConfigurationError(f"the address of the server: {exc}") from None
+
+
+def _is_config(target: object) -> TypeGuard[Config]:
+    from ..policy.transports import HttpTransportConfig, UnixSocketConfig, WebSocketConfig
+
+    return isinstance(target, (HttpTransportConfig, WebSocketConfig, UnixSocketConfig))
+
+
+def _network(config: Config, reach: Reach) -> ClientTransport:
+    from ..policy.transports import HttpTransportConfig, UnixSocketConfig
+
+    limits, timeouts, insecure = (
+        reach.policy.limits,
+        reach.policy.timeouts,
+        reach.policy.allow_insecure_http_hosts,
+    )
+    if isinstance(config, UnixSocketConfig):
+        _only(reach)
+        from .unix import UnixTransport
+
+        return UnixTransport(config, limits=limits, timeouts=timeouts)
+    token = _either("token", reach.token, config.token, config)
+    headers = _either("headers", reach.headers, config.headers, config)
+    tls = _either("tls", reach.tls, config.tls, config)
+    if isinstance(config, HttpTransportConfig):
+        _only(reach, _URL, _HTTP)
         from .http import HttpSettings, StreamableHttp
 
         return StreamableHttp(
             HttpSettings(
-                target,
+                config.url,
                 limits=limits,
                 timeouts=timeouts,
-                token=reach.token,
-                headers=reach.headers,
-                proxy=reach.proxy,
-                tls=reach.tls,
+                token=token,
+                headers=headers,
+                proxy=_either("proxy", reach.proxy, config.proxy, config),
+                tls=tls,
                 challenge=reach.challenge,
+                insecure_hosts=insecure,
+                unix_socket=cast("UnixSocketConfig | None", config.unix_socket),  # what its own constructor made of it
             )
         )
-    if isinstance(target, Sequence):
-        return StdioTransport(
-            target, limits=limits, timeouts=timeouts, env=reach.env, cwd=reach.cwd, on_stderr=reach.on_stderr
-        )
-    if hasattr(target, "connect_memory"):
-        return MemoryTransport(cast("InMemoryServer", target).connect_memory)
-    if hasattr(target, "attach"):
-        return cast("ClientTransport", target)
-    raise ConfigurationError("the target is a URL, a list of program and arguments, a server, or a client transport")
+    _only(reach, _URL)
+    from .websocket import WebSocketTransport
+
+    return WebSocketTransport(
+        replace(config, token=token, headers=headers),
+        limits=limits,
+        timeouts=timeouts,
+        tls=tls,
+        insecure_hosts=insecure,
+    )
+
+
+def _only(reach: Reach, *kinds: str) -> None:
+    """Refuses the options that are for other kinds of servers."""
+    for name, kind in _OPTIONS.items():
+        if kind not in kinds and getattr(reach, name) is not None:
+            raise ConfigurationError(f"{name}= is for {kind}")
+
+
+def _either(name: str, option: T | None, configured: T | None, config: Config) -> T | None:
+    if option is not None and configured is not None:
+        raise ConfigurationError(f"{name}= is given twice: to the client, and as {type(config).__name__}.{name}")
+    return configured if option is None else option

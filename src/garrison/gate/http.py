@@ -2,31 +2,40 @@
 
 Rules of this file:
 - Everything is closed but what is listed. Names are compared whole, never by prefix or suffix.
-- The order is: Host, Origin, path, token, method, media types. A cheap refusal comes before a dear one, and nobody is
-  told about paths or methods before it is known that they may ask.
-- What the peer sends about itself, forwarded headers included, decides nothing.
+- The order is: the proxy, Host, Origin, path, credential, method, media types. A cheap refusal comes before a dear one,
+  and nobody is told about paths or methods before it is known that they may ask.
+- What the peer sends about itself decides nothing; what a trusted proxy says of whom it serves decides whose requests
+  are counted, and nothing else.
+- Pages of listed origins may read answers (CORS), and refusals too; pages of other origins get no such header. A
+  preflight carries no credential and reaches no handler.
 
-RFC 9110 sections 7.2 and 12.5; Fetch, "Origin" and "Sec-Fetch-Site"; spec: 2026-07-28 streamable-http, "Security".
+RFC 9110 sections 7.2, 7.8 and 12.5; Fetch, "CORS protocol", "Origin" and "Sec-Fetch-Site"; spec: 2026-07-28
+streamable-http, "Security".
 """
 
 from __future__ import annotations
 
 import hmac
 import re
+import time
 from typing import TYPE_CHECKING, Final
 
 from ..errors import BadRequest, ConfigurationError, HostRefused, OriginRefused, Unauthenticated
+from .proxies import TrustedProxies
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from ..policy import SecurityPolicy
     from ..transports.http.exchange import Head
+    from ..transports.peer import Peer
 
 __all__ = ["HttpGate"]
 
 _HOST: Final = re.compile(rb"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
+_PARAM: Final = re.compile(rb"mcp-param-[a-z0-9-]{1,64}")
 _JSON_TYPES: Final = frozenset(
     {b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"}
 )
@@ -40,59 +49,88 @@ _BOTH: Final = frozenset(
 )
 
 
+_CORS_SENT: Final = (
+    b"authorization, content-type, last-event-id, mcp-method, mcp-name, mcp-protocol-version, mcp-session-id"
+)
+_CORS_READ: Final = b"mcp-protocol-version, mcp-session-id, retry-after, www-authenticate"
+_PREFLIGHT_SECONDS: Final = 600
+
+
 class HttpGate:
     """The checks of one listener.
 
     Args:
+        policy: whom it answers.
         port: where it listens on loopback; part of its own names. None: it has no names but `allowed_hosts`.
+        secure: it speaks TLS.
+        public: others can reach it without TLS, so that only trusted proxies and this machine may connect.
         path: the MCP endpoint.
-        allowed_hosts, allowed_origins: what is answered beside the loopback names.
+        local: it listens on a Unix socket, where `localhost` is its name.
         token: the bearer token every request must carry; None asks for none.
+        identity: the name in a client's certificate, where certificates are asked for.
         methods: HTTP methods that the endpoint answers beside POST.
         others: further paths, and the HTTP methods each answers.
+        http: the endpoint answers requests; False where it serves WebSocket only.
+        websocket: the endpoint answers a WebSocket handshake.
 
     Raises:
-        ConfigurationError: an allowed host or origin is not of its form.
+        ConfigurationError: an allowed host, origin or proxy is not of its form.
     """
 
     def __init__(
         self,
+        policy: SecurityPolicy,
         *,
         port: int | None,
         path: str,
-        allowed_hosts: tuple[str, ...],
-        allowed_origins: tuple[str, ...],
+        local: bool = False,
         token: str | None,
         methods: frozenset[bytes],
+        secure: bool = False,
+        public: bool = False,
+        identity: Callable[[Mapping[str, object]], str | None] | None = None,
         others: Mapping[str, frozenset[bytes]] | None = None,
+        http: bool = True,
+        websocket: bool = False,
     ) -> None:
-        hosts: set[bytes] = set()
+        scheme = "https" if secure else "http"
+        hosts: set[bytes] = {b"localhost"} if local else set()
         for name in _LOOPBACK if port is not None else ():
             hosts.add(f"{name}:{port}".encode())
-            if port == 80:
+            if port == (443 if secure else 80):
                 hosts.add(name.encode())
-        for host in allowed_hosts:
+        own = {f"{scheme}://{host.decode()}".encode() for host in hosts}
+        for host in policy.allowed_hosts:
             value = host.lower().encode()
             if _HOST.fullmatch(value) is None:
-                raise ConfigurationError(f"allowed_hosts: {host!r} is not a host or host:port")
+                raise ConfigurationError(f"SecurityPolicy.allowed_hosts: {host!r} is not a host or host:port")
             hosts.add(value)
-        origins = {
-            f"http://{host.decode()}".encode()
-            for host in hosts
-            if host.partition(b":")[0] in (b"127.0.0.1", b"localhost") or host.startswith(b"[::1]")
-        }
-        for origin in allowed_origins:
+        listed: set[bytes] = set()
+        for origin in policy.allowed_origins:
             if _ORIGIN.fullmatch(origin.lower()) is None:
-                raise ConfigurationError(f"allowed_origins: {origin!r} is not scheme://host[:port]")
-            origins.add(origin.lower().encode())
+                raise ConfigurationError(f"SecurityPolicy.allowed_origins: {origin!r} is not scheme://host[:port]")
+            listed.add(origin.lower().encode())
+        if policy.public_url:
+            hosts.add(policy.public_url.removeprefix("https://").partition("/")[0].lower().encode())
         self._hosts = frozenset(hosts)
-        self._origins = frozenset(origins)
+        self._own = frozenset(own)
+        self._listed = frozenset(listed)
         self._path = path.encode()
         self._authorization = None if token is None else b"Bearer " + token.encode()
+        self._identity = identity
+        self._http = http
+        self._websocket = websocket
+        self._any_accept = "accept" in policy.tolerate
+        self._proxies = TrustedProxies(policy.trusted_proxies)
+        self._public = public
+        self._https = bool(policy.public_url)
+        served = methods | {b"POST"} if http else frozenset[bytes]()
         self._methods = {name.encode(): answered for name, answered in (others or {}).items()}
-        self._methods[self._path] = methods | {b"POST"}
+        self._methods[self._path] = served
         self.principal = "anonymous" if token is None else "token"
-        self.lasting = True
+        self.shared = self._proxies.trusts
+        """Tells the addresses through which many peers come."""
+        self.lasting = not self._proxies and not public and identity is None
         """The verdict depends on the head alone: names, and a token that does not change."""
 
     def check(self, head: Head) -> None:
@@ -102,34 +140,77 @@ class HttpGate:
             Refused: with the status to answer.
         """
         fields = head.fields
+        if not self.lasting:
+            self._check_peer(head)
         host = fields.get(b"host")
         if host not in self._hosts:
             self._check_host(host)
         origin = fields.get(b"origin")
         if origin is not None:
-            if origin.lower() not in self._origins:
+            origin = origin.lower()
+            if origin in self._listed:
+                head.reply = _readable(origin)
+            elif origin not in self._own:
                 raise OriginRefused("Origin not allowed", hint="SecurityPolicy.allowed_origins")
         elif fields.get(b"sec-fetch-site") in (b"cross-site", b"same-site"):
             raise OriginRefused("Cross-site request without an allowed Origin", hint="SecurityPolicy.allowed_origins")
         methods = self._methods.get(head.path)
         if methods is None:
             raise BadRequest("Not found", status=404)
+        if head.method == b"OPTIONS" and head.reply and b"access-control-request-method" in fields:
+            head.reply += _preflight(methods, fields.get(b"access-control-request-headers", b""))
+            return
         if self._authorization is not None:
             given = fields.get(b"authorization", b"")
             if not hmac.compare_digest(given, self._authorization):
                 self._check_scheme(given)
-        head.principal = self.principal
-        if head.method not in methods:
-            refused = BadRequest("Method not allowed", status=405)
-            refused.allow = b", ".join(sorted(methods, reverse=True))
-            raise refused
+        if self._identity is None:
+            head.principal = self.principal
+        else:
+            head.principal = self._certified(head.peer)
+        if b"upgrade" in fields and _asks_for_websocket(head):
+            if not self._websocket or head.path != self._path:
+                raise BadRequest("WebSocket is not served here", hint="websocket=, --ws")
+            return
+        if head.method not in methods or (head.path == self._path and not self._http):
+            self._refuse_method(head, methods)
         if head.method == b"POST":
             if fields.get(b"content-type") not in _JSON_TYPES:
                 self._check_content_type(fields.get(b"content-type"))
             if b"content-encoding" in fields:
                 raise BadRequest("Content-Encoding is not served", status=415)
-            if fields.get(b"accept") not in _BOTH and head.path == self._path:
+            if fields.get(b"accept") not in _BOTH and head.path == self._path and not self._any_accept:
                 self._check_accept(fields.get(b"accept"))
+
+    def _check_peer(self, head: Head) -> None:
+        """Whom a proxy serves; and nobody but proxies where the connection is not protected."""
+        address = head.peer.address
+        head.client = None
+        if self._proxies.trusts(address):
+            head.client = self._proxies.client(head.fields, address)
+            if self._https and self._proxies.scheme(head.fields) == "http":
+                raise BadRequest("This endpoint is reached by https", hint="SecurityPolicy.public_url")
+        elif self._public and not _is_loopback(address):
+            raise BadRequest("Connect through the proxy", status=403, hint="SecurityPolicy.trusted_proxies")
+
+    def _certified(self, peer: Peer) -> str:
+        name = None
+        if self._identity is not None and peer.certificate is not None:
+            name = self._identity(peer.certificate)
+        if peer.expires <= time.time():
+            raise Unauthenticated("The client's certificate has expired", hint="TlsServerConfig.client_ca")
+        if name is None:
+            raise Unauthenticated("The client's certificate names nobody", hint="TlsServerConfig.client_ca")
+        return f"certificate:{name}"
+
+    def _refuse_method(self, head: Head, methods: frozenset[bytes]) -> None:
+        if not self._http:
+            refused = BadRequest("Only WebSocket is served here", status=426, hint="http=True, --http")
+            refused.reply = b"upgrade: websocket\r\n"
+            raise refused
+        refused = BadRequest("Method not allowed", status=405)
+        refused.allow = b", ".join(sorted(methods, reverse=True))
+        raise refused
 
     def _check_host(self, host: bytes | None) -> None:
         if host is None or _HOST.fullmatch(host) is None:
@@ -157,3 +238,37 @@ class HttpGate:
             accepted & {b"application/json", b"application/*"} and accepted & {b"text/event-stream", b"text/*"}
         ):
             raise BadRequest("Accept must list application/json and text/event-stream", status=406)
+
+
+def _readable(origin: bytes) -> bytes:
+    """What lets a page of this origin read the answer."""
+    return b"access-control-allow-origin: %b\r\naccess-control-expose-headers: %b\r\nvary: origin\r\n" % (
+        origin,
+        _CORS_READ,
+    )
+
+
+def _preflight(methods: frozenset[bytes], wanted: bytes) -> bytes:
+    """The further fields of the answer to a preflight: what the page may send."""
+    # Mcp-Param-* are named by the tools' schemas; those that are asked for are let through.
+    named = [name.strip().lower() for name in wanted.split(b",")]
+    mirrored = b"".join(b", " + name for name in named if _PARAM.fullmatch(name))
+    return b"access-control-allow-methods: %b\r\naccess-control-allow-headers: %b\r\naccess-control-max-age: %d\r\n" % (
+        b", ".join(sorted(methods)),
+        _CORS_SENT + mirrored,
+        _PREFLIGHT_SECONDS,
+    )
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address in ("::1", "::ffff:127.0.0.1")
+
+
+def _asks_for_websocket(head: Head) -> bool:
+    """RFC 6455 section 4.2.1. Another protocol that is offered need not be taken up (RFC 9110 section 7.8)."""
+    fields = head.fields
+    return (
+        head.method == b"GET"
+        and fields[b"upgrade"].lower() == b"websocket"
+        and b"upgrade" in [part.strip() for part in fields.get(b"connection", b"").lower().split(b",")]
+    )

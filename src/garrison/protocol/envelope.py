@@ -2,7 +2,7 @@
 
 Rules of this file:
 - One object is one message: a request, a notification or a response. Members of two kinds at once are refused, and so
-  are members that JSON-RPC does not name.
+  are members that JSON-RPC does not name, unless a policy tolerates these: then they are dropped.
 - An id is a string of 1 to 128 characters without control characters, or an integer that a double holds exactly.
   `null`, booleans, floats (1.0 too), arrays and objects are not ids. An id is answered with the type it came in.
 - An `McpError` raised here carries `request_id` where the message was a request whose id could be read.
@@ -21,7 +21,7 @@ from ..errors import InvalidRequest, McpError
 from .json import encode, encode_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = [
     "Message",
@@ -35,6 +35,7 @@ __all__ = [
     "encode_result",
     "is_request_id",
     "parse_message",
+    "parser",
 ]
 
 RequestId = int | str
@@ -44,6 +45,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _REQUEST = frozenset({"jsonrpc", "id", "method", "params"})
 _RESULT = frozenset({"jsonrpc", "id", "result"})
 _ERROR = frozenset({"jsonrpc", "id", "error"})
+_NAMED = _REQUEST | _RESULT | _ERROR
 
 
 class Request:
@@ -120,6 +122,18 @@ def parse_message(value: object) -> Message:
         if response is not None:
             return response
     raise _refusal(message)
+
+
+def parser(*, unknown_members: bool = False) -> Callable[[object], Message]:
+    """`parse_message`, or one that first drops the members that JSON-RPC does not name."""
+    return _parse_named if unknown_members else parse_message
+
+
+def _parse_named(value: object) -> Message:
+    if type(value) is dict:
+        message = cast("dict[str, object]", value)
+        value = {name: message[name] for name in message.keys() & _NAMED}
+    return parse_message(cast("object", value))
 
 
 def _response(message: dict[str, object]) -> Response | None:

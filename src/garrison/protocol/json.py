@@ -2,7 +2,8 @@
 
 Rules of this file:
 - Refused: duplicate member names (escaped ones too), NaN and infinities, numbers that overflow to infinity, byte order
-  marks, invalid UTF-8, unpaired surrogates, data after the value, and everything else that is not RFC 8259.
+  marks, invalid UTF-8, unpaired surrogates, data after the value, and everything else that is not RFC 8259. Duplicate
+  names alone can be tolerated.
 - The number of values is bounded before memory is spent on them: only a text longer than twice the node limit can break
   it, and such a text is counted first.
 - Depth, members, items, names and numbers are checked on the parsed value in one walk; floats arrive as their source
@@ -32,8 +33,9 @@ __all__ = ["Json", "decoder", "encode", "encode_text"]
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_EMPTY = re.compile(rb"[\[{][ \t\r\n]*[\]}]")
+# A string, or an empty container, or (group 1) what announces one more value. A string that does not end goes on to the
+# end of the text: otherwise each of its quotes would be tried as a beginning. Possessive, so that it keeps no way back.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{][ \t\r\n]*[\]}]|([,\[{])', re.DOTALL)
 _INFINITY = float("inf")
 
 _parse = cast("Callable[..., object]", jiter.from_json)
@@ -44,11 +46,12 @@ encode_text: Callable[[str], bytes] = encode if _orjson_dumps is None else _orjs
 """A string as a JSON string; with `orjson`, long ones take a tenth of the time."""
 
 
-def decoder(limits: Limits) -> Callable[[bytes], object]:
+def decoder(limits: Limits, *, duplicate_keys: bool = False) -> Callable[[bytes], object]:
     """A function that reads one JSON text.
 
     Args:
         limits: the `json_*` limits apply; the byte cap is the transport's, which counts while reading.
+        duplicate_keys: let an object have a member twice; the last one counts.
 
     Returns:
         A function from bytes to a value of dict, list, str, int, float, bool and None. It raises `ParseError`, whose
@@ -56,6 +59,7 @@ def decoder(limits: Limits) -> Callable[[bytes], object]:
     """
     count_from = 2 * limits.json_nodes
     check_object = _checker(limits)
+    refuse_duplicates = not duplicate_keys
 
     def decode(data: bytes) -> object:
         if len(data) > count_from:
@@ -64,7 +68,7 @@ def decoder(limits: Limits) -> Callable[[bytes], object]:
             value = _parse(
                 data,
                 allow_inf_nan=False,
-                catch_duplicate_keys=True,
+                catch_duplicate_keys=refuse_duplicates,
                 cache_mode="keys",
                 float_mode="lossless-float",
             )
@@ -92,18 +96,17 @@ def _reason(exc: ValueError) -> str:
 
 
 def _count(data: bytes, most: int) -> None:
-    """Refuses a text with more values than `most`, before any is built. Exact, and linear in the text."""
-
-    def values(text: bytes) -> int:
-        return 1 + text.count(b",") + text.count(b"[") + text.count(b"{")
-
+    """Refuses a text with more values than `most`, before any is built. Exact, linear, and in no memory of its own."""
     # Separators inside strings, and what opens an empty container, count too at first; only a text that looks guilty
-    # is read string by string.
-    if values(data) > most:
-        bare = _STRING.sub(b'""', data)
-        if values(bare) - _EMPTY.subn(b"", bare)[1] <= most:
-            return
-        raise ParseError(f"Invalid JSON: more than {most} values")
+    # is read token by token, and no further than to its guilt: of each kind of token, JSON has at most two per value.
+    if 1 + data.count(b",") + data.count(b"[") + data.count(b"{") <= most:
+        return
+    values = 1
+    for number, token in enumerate(_TOKEN.finditer(data), 1):
+        if token.lastindex:
+            values += 1
+        if values > most or number > 4 * most:
+            raise ParseError(f"Invalid JSON: more than {most} values")
 
 
 def _checker(limits: Limits) -> Callable[[dict[str, object], int], int]:

@@ -214,6 +214,14 @@ class _Shape(msgspec.Struct, frozen=True):
         backward = text[::-1] if self.pivot + 1 < len(self.captures) else ""
         size = len(text)
         for index in range(len(self.captures) - 1, self.pivot, -1):
+            if self.captures[index].kind == "parameters":
+                # They hold what they begin with, and nothing between the pivot and them does: the first one is theirs.
+                literal = self.literals[index]
+                at = text.find(literal, left + 1, right - 1)
+                if at < 0:
+                    return None
+                found[index], right = text[at + len(literal) : right], at
+                continue
             literal = self.literals[index][::-1]
             at = backward.find(literal, size - right + 1, size - left)
             if at < 0:
@@ -376,7 +384,12 @@ def _shape(main: list[str | _Expression], banned: str) -> _Shape:
     spanning = [index for index, capture in enumerate(captures) if capture.spans]
     if len(spanning) > 1:
         raise ValueError("a URI template is ambiguous: more than one variable may span several segments")
-    return _Shape(tuple(literals), tuple(captures), spanning[0] if spanning else len(captures) - 1)
+    pivot = spanning[0] if spanning else len(captures) - 1
+    for index, capture in enumerate(captures):
+        between = "".join(literals[pivot + 1 : index + 1]).removesuffix(";")
+        if capture.kind == "parameters" and ";" in between:
+            raise ValueError("a URI template is ambiguous: a literal ';' before the ';' expression")
+    return _Shape(tuple(literals), tuple(captures), pivot)
 
 
 def _take(capture: _Capture, raw: str, values: dict[str, str | list[str]]) -> bool:

@@ -40,10 +40,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from typing import Unpack
 
+    from ..policy.tls import TlsServerConfig
+    from ..policy.transports import UnixSocketConfig, WebSocketConfig
     from ..protocol.sealed import Sealer
     from .asgi import AsgiApp
     from .memory import MemoryConnection
-    from .serve import HttpServing
+    from .serve import HttpServing, UnixServing
 
 __all__ = ["PromptOptions", "ResourceOptions", "Server", "ServerOptions", "ToolOptions"]
 
@@ -210,6 +212,11 @@ class Server:
 
     def __repr__(self) -> str:
         return f"Server({self.info.name!r})"
+
+    @property
+    def has_state_key(self) -> bool:
+        """Whether a key was given that other processes can share."""
+        return self._state_key is not None
 
     @classmethod
     def of(cls, instance: object) -> Server:
@@ -432,41 +439,98 @@ class Server:
         run_stdio(self)
 
     def run_http(
-        self, host: str = "127.0.0.1", port: int = 8000, *, token: str | None = None, path: str = "/mcp"
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        *,
+        token: str | None = None,
+        path: str = "/mcp",
+        tls: TlsServerConfig | None = None,
+        websocket: WebSocketConfig | None = None,
+        http: bool = True,
+        unix: UnixSocketConfig | None = None,
+        workers: int = 1,
     ) -> None:
-        """Serve HTTP until interrupted.
+        """Serve HTTP, WebSocket or both until interrupted.
 
         Args:
-            host: a loopback address.
+            host: the address. One that others can reach needs TLS or a trusted proxy, a credential and `allowed_hosts`.
             port: 0 lets the system choose.
             token: the bearer token that clients must send; `GARRISON_TOKEN` or a new random one when not given. It is
-                printed once, with the URL.
+                printed once, with the URL. None is made where clients show certificates.
             path: the endpoint.
+            tls: the certificate to serve with.
+            websocket: serve WebSocket at the endpoint too.
+            http: False: serve WebSocket only.
+            unix: listen on this Unix socket, for a proxy on the same machine, in place of host and port.
+            workers: processes that serve together. More than one need a `state_key`, and no sessions.
 
         Raises:
-            InsecureConfigurationError: the address is not loopback.
+            InsecureConfigurationError: others could reach it unprotected; the message says what to set.
+            ConfigurationError: settings contradict each other, or a file cannot be used.
             OSError: the address cannot be had.
         """
         from .serve import run_http
 
-        run_http(self, host, port, token=token, path=path)
+        run_http(
+            self,
+            host,
+            port,
+            token=token,
+            path=path,
+            tls=tls,
+            websocket=websocket,
+            http=http,
+            unix=unix,
+            workers=workers,
+        )
 
     def http(
-        self, host: str = "127.0.0.1", port: int = 8000, *, token: str | None = None, path: str = "/mcp"
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        *,
+        token: str | None = None,
+        path: str = "/mcp",
+        tls: TlsServerConfig | None = None,
+        websocket: WebSocketConfig | None = None,
+        http: bool = True,
+        unix: UnixSocketConfig | None = None,
     ) -> HttpServing:
         """Serve HTTP inside a program's own event loop: `async with server.http(port=0) as serving: ...`.
 
-        Args:
-            host, port, token, path: as for `run_http`; nothing is printed, `serving.url` and `serving.token` say it.
-
-        Raises:
-            InsecureConfigurationError: the address is not loopback.
+        The arguments and errors are those of `run_http`; nothing is printed, `serving.url` and `serving.token` say it.
         """
         from .serve import HttpServing
 
-        return HttpServing(self, host, port, token=token, path=path)
+        return HttpServing(self, host, port, token=token, path=path, tls=tls, websocket=websocket, http=http, unix=unix)
 
-    def asgi(self, *, path: str = "/mcp", token: str | None = None) -> AsgiApp:
+    def run_unix(self, socket: UnixSocketConfig | str) -> None:
+        """Serve clients on a Unix socket, one message per line, until interrupted.
+
+        Args:
+            socket: the path, or more about it. Peers must run as this user, or as one of `allowed_uids`.
+
+        Raises:
+            ConfigurationError: the socket cannot lie there; the message says why.
+            OSError: the address cannot be had.
+        """
+        from .serve import run_unix
+
+        run_unix(self, _unix(socket))
+
+    def unix(self, socket: UnixSocketConfig | str) -> UnixServing:
+        """Serve a Unix socket inside a program's own event loop: `async with server.unix(path) as serving: ...`.
+
+        The argument and errors are those of `run_unix`.
+        """
+        from .serve import UnixServing
+
+        return UnixServing(self, _unix(socket))
+
+    def asgi(
+        self, *, path: str = "/mcp", token: str | None = None, websocket: WebSocketConfig | None = None
+    ) -> AsgiApp:
         """This server as an ASGI application, to run under an ASGI server or mount in another application.
 
         Hosts that are not in `SecurityPolicy.allowed_hosts` are answered only where the host server says that the
@@ -476,13 +540,14 @@ class Server:
             path: the endpoint's path below where the application is mounted.
             token: the bearer token that clients must send; `GARRISON_TOKEN` or a new random one when not given. Give
                 one where several processes serve the same clients.
+            websocket: serve WebSocket at the endpoint too.
 
         Raises:
             ConfigurationError: the token is too short or has characters that a header cannot carry.
         """
         from .asgi import AsgiApp
 
-        return AsgiApp(self, path=path, token=token)
+        return AsgiApp(self, path=path, token=token, websocket=websocket)
 
     async def connect_memory(self) -> MemoryConnection:
         """A connection to this server in this process, for `Client(server)` and tests."""
@@ -496,6 +561,14 @@ def _name_of(fn: Callable[..., object]) -> str:
     if name is None or name == "<lambda>":
         raise RegistrationError(f"{fn!r} has no name: set name=...")
     return name
+
+
+def _unix(socket: UnixSocketConfig | str) -> UnixSocketConfig:
+    if not isinstance(socket, str):
+        return socket
+    from ..policy.transports import UnixSocketConfig
+
+    return UnixSocketConfig(socket)
 
 
 def _listed(icons: Sequence[Icon] | None) -> list[Icon] | None:

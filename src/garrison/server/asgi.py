@@ -8,6 +8,7 @@ Rules of this file:
 - Which names the listener has is the local address of the connection, as the host server tells it: loopback names with
   its port where that is a loopback address, and nothing but `SecurityPolicy.allowed_hosts` elsewhere. The Host header
   decides nothing about itself.
+- A plain connection to any other address is served only where it comes from a trusted proxy, as at the edge.
 
 ASGI 3.0, "Lifespan Protocol" 2.0.
 """
@@ -21,15 +22,17 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from ..errors import Overloaded
-from ..transports.http.asgi import AsgiShell
-from ..transports.http.url import is_loopback
-from .serve import resolve_token
-from .site import HttpSite
+from ..policy.listening import is_loopback
+from ..transports.http.asgi import AsgiShell, peer_of
+from .serve import record_relaxations, resolve_token
+from .site import HttpSite, check_site
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from ..policy.transports import WebSocketConfig
     from ..transports.http.asgi import Receive, Scope, Send
+    from ..transports.http.exchange import Application
     from .app import Server
 
 __all__ = ["AsgiApp"]
@@ -42,21 +45,49 @@ _PORTS: Final = 16
 class _Running:
     """The server on one event loop."""
 
-    def __init__(self, server: Server, path: str, token: str | None, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        server: Server,
+        path: str,
+        token: str | None,
+        websocket: WebSocketConfig | None,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self.loop = loop
         self.failed = False
-        self._site = HttpSite(server, path=path, token=token, loop=loop)
+        self._policy = server.policy
+        self._site = HttpSite(server, path=path, token=token, loop=loop, websocket=websocket)
         self._task: asyncio.Task[None] | None = None
         self._started: asyncio.Future[None] = loop.create_future()
         self._stop = asyncio.Event()
-        self.application = functools.lru_cache(_PORTS)(self._site.application)
-        self.shell = AsgiShell(server.policy.limits, server.policy.timeouts, self._ready)
+        self._application = functools.lru_cache(_PORTS)(self._site.application)
+        self.shell = AsgiShell(server.policy.limits, server.policy.timeouts, self._site.core.floods, self._ready)
+
+    def application(self, scope: Scope) -> Application:
+        """What is served on the address that the host server says the connection came to."""
+        secure = scope.get("scheme") in ("https", "wss")
+        match scope.get("server"):
+            case (str(host), int(port)) if is_loopback(host):
+                return self._application(port, secure=secure)
+            case (str(host), None):  # the path of a Unix socket
+                return self._application(None, local=True, secure=secure)
+            case (str(host), int()) if host in self._policy.allow_insecure_http_hosts:
+                return self._application(None, secure=secure)
+            case _:
+                return self._application(None, secure=secure, public=not secure)
 
     async def start(self) -> None:
         """Return when the server runs; the first caller starts it. Raises what its lifespan raises."""
         if self._task is None:
             self._task = self.loop.create_task(self._run())
         await asyncio.shield(self._started)
+
+    async def websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one scope of the kind `websocket`."""
+        from .http_websocket import serve_asgi
+
+        meter = self.shell.meter(scope, peer_of(scope))
+        await serve_asgi(self._site, self.application(scope), self._ready, meter, scope, receive, send)
 
     async def _ready(self) -> None:
         if self._started.done() and not self.failed:
@@ -67,6 +98,7 @@ class _Running:
             raise Overloaded("The server did not start", hint="see the log") from exc
 
     async def _run(self) -> None:
+        record_relaxations(self._policy)
         try:
             await self._site.core.start()
         except BaseException as exc:
@@ -82,6 +114,8 @@ class _Running:
             await self._stop.wait()
         finally:  # a loop that ends without having closed the server cancels this task
             await self._site.core.close()
+            for socket in tuple(self._site.sockets):
+                await socket.shut()
             self._site.close_sessions()
             self.shell.shut()
 
@@ -103,15 +137,20 @@ class AsgiApp:
     Args:
         server: what to serve.
         path: the endpoint's path below where the application is mounted.
-        token: see `Server.asgi`. A token made here is printed on standard error.
+        token, websocket: see `Server.asgi`. A token made here is printed on standard error.
 
     Raises:
-        ConfigurationError: the token is too short or has characters that a header cannot carry.
+        ConfigurationError: the token is too short or has characters that a header cannot carry, or the path, or a
+            name in the policy, is not of its form.
     """
 
-    def __init__(self, server: Server, *, path: str = "/mcp", token: str | None = None) -> None:
+    def __init__(
+        self, server: Server, *, path: str = "/mcp", token: str | None = None, websocket: WebSocketConfig | None = None
+    ) -> None:
+        check_site(server, path)
         self._server = server
         self.path = path
+        self._websocket = websocket
         self.token, made = resolve_token(server, token)
         self._running: _Running | None = None
         if made:
@@ -121,7 +160,7 @@ class AsgiApp:
         """The server on the running loop: a new one where there is none, or it failed, or its loop is not this one."""
         running, loop = self._running, asyncio.get_running_loop()
         if running is None or running.failed or running.loop is not loop:
-            running = self._running = _Running(self._server, self.path, self.token, loop)
+            running = self._running = _Running(self._server, self.path, self.token, self._websocket, loop)
         return running
 
     async def __aenter__(self) -> None:
@@ -145,12 +184,12 @@ class AsgiApp:
         kind = scope["type"]
         if kind == "http":
             running = self._here()
-            await running.shell.serve(running.application(_own_port(scope)), scope, receive, send)
+            await running.shell.serve(running.application(scope), scope, receive, send)
         elif kind == "lifespan":
             await self._lifespan(receive, send)
         elif kind == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1008, "reason": "MCP is not served over WebSocket here"})
+            running = self._here()
+            await running.websocket(scope, receive, send)
         else:
             raise ValueError(f"ASGI scope {kind!r} is not served")
 
@@ -168,12 +207,3 @@ class AsgiApp:
                 await self.__aexit__(None, None, None)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
-
-
-def _own_port(scope: Scope) -> int | None:
-    """The port of a connection to a loopback address; None for any other, and where the host does not say."""
-    match scope.get("server"):
-        case (str(host), int(port)) if is_loopback(host):
-            return port
-        case _:
-            return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from ..protocol.envelope import parser
 from ..protocol.json import decoder
 from ..protocol.revisions import LATEST, VERSIONS, get
 from .runner import Runner
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..policy import SecurityPolicy
     from ..protocol.revisions import Revision
+    from ..transports.flood import Floods
     from .desk import Desk
     from .listings import Listings
     from .registry import Registry
@@ -48,15 +50,26 @@ class Core:
         self.listings = listings
         self.hub = hub
         self.desk = desk
-        self.decode = decoder(policy.limits)
+        self.decode = decoder(policy.limits, duplicate_keys="duplicate_keys" in policy.tolerate)
+        self.parse = parser(unknown_members="unknown_members" in policy.tolerate)
         self.modern = cast("Revision", get(LATEST))
         self.serves_legacy = legacy
         self.versions = VERSIONS if legacy else (LATEST,)
         """The revisions that are served."""
         self.legacy = LegacyDoor(registry, listings, hub)
-        self.runner = Runner(desk)
+        self.runner = Runner(desk, policy.limits.in_flight_per_principal)
         self._lifespan = lifespan
         self._workers: Workers | None = None
+        self._floods: Floods | None = None
+
+    @property
+    def floods(self) -> Floods:
+        """The places and meters of all its listeners."""
+        if self._floods is None:
+            from ..transports.flood import Floods
+
+            self._floods = Floods(self.policy.limits)
+        return self._floods
 
     @property
     def wants_loop(self) -> bool:

@@ -4,7 +4,8 @@ Rules of this file:
 - Bytes of one message in, bytes of messages out through `send`; no transport is known here.
 - Modern requests and a legacy handshake are served side by side; each request says itself which it is. One handshake
   per connection.
-- A bad message gets its one error, or none where it was a notification, and the next message is served.
+- A bad message gets its one error, or none where it was a notification, and the next message is served. It is told to
+  `malformed`, as is a response that nobody waits for; whoever carries the bytes decides when it was one too many.
 - Past `Limits.in_flight` the connection is saturated: the transport stops reading until a request ends.
 
 Spec: 2026-07-28 basic/transports/stdio; 2025-11-25 basic/lifecycle.
@@ -21,7 +22,6 @@ from ..protocol.envelope import (
     Response,
     encode_notification,
     encode_result,
-    parse_message,
 )
 from ..protocol.types import PROTOCOL_VERSION_KEY
 from .call import modern_call, refused_handshake
@@ -84,6 +84,7 @@ class DuplexConnection:
         principal: who is at the other end.
         resumed: called when a saturated connection has room again.
         congested: true while the peer does not read; progress and log messages are dropped meanwhile.
+        malformed: called for each message that breaks the protocol, after its answer was sent.
     """
 
     def __init__(
@@ -95,15 +96,18 @@ class DuplexConnection:
         drain: Callable[[], Awaitable[None]] | None = None,
         resumed: Callable[[], None] | None = None,
         congested: Callable[[], bool] | None = None,
+        malformed: Callable[[], None] | None = None,
     ) -> None:
         self._core = core
         self.send = send
         self._drain = drain
         self._resumed = resumed
         self.congested = congested
+        self._malformed = malformed
         self._principal = principal
         self._most = core.policy.limits.in_flight
         self._decode = core.decode
+        self._parse = core.parse
         self._in_flight: dict[int | str, Running] = {}
         self.session: Session | None = None
         self._channel = _Channel(self, None)
@@ -122,6 +126,11 @@ class DuplexConnection:
     def saturated(self) -> bool:
         """True while no further message should be read."""
         return len(self._in_flight) >= self._most
+
+    @property
+    def busy(self) -> bool:
+        """True while requests or subscriptions are under way."""
+        return bool(self._in_flight)
 
     async def drain(self) -> None:
         """Return when the peer has room for more."""
@@ -171,15 +180,19 @@ class DuplexConnection:
         if not (isinstance(error, InvalidRequest) and error.of_notification):
             revision = None if self.session is None else self.session.revision
             send(encode_failure(error.request_id, error, revision))
+        if error.violation and self._malformed is not None:
+            self._malformed()
 
     def _message(self, value: object, send: Callable[[bytes], None]) -> None:
-        message = parse_message(value)
+        message = self._parse(value)
         if type(message) is Request:
             self._request(message, send)
         elif type(message) is Notification:
             self._notification(message)
         elif self.session is None or not self.session.answer(cast("Response", message)):
             self.dropped += 1
+            if self._malformed is not None:
+                self._malformed()
 
     def _request(self, request: Request, send: Callable[[bytes], None]) -> None:
         identifier = request.id

@@ -12,11 +12,11 @@ Spec: 2026-07-28 basic/transports/streamable-http.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Final, cast
 
+from .. import events
 from ..errors import BadRequest, HeaderMismatch, InvalidRequest, McpError, Refused, UnsupportedVersion
-from ..protocol.envelope import Notification, Request, encode_error, encode_notification, parse_message
+from ..protocol.envelope import Notification, Request, encode_error, encode_notification
 from ..protocol.headers import check_name, check_params
 from ..protocol.revisions import LATEST, LEGACY
 from ..protocol.sse import encode_event
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
     from ..gate.http import HttpGate
     from ..protocol.envelope import Message
-    from ..transports.http.exchange import Exchange, Head
+    from ..transports.http.exchange import Exchange, Head, Takeover
     from .core import Core
     from .http_legacy import LegacyHttp
+    from .http_websocket import WebSocketDoor
 
 __all__ = ["HttpApplication"]
 
-log = logging.getLogger("garrison.http")
-
 _LATEST: Final = LATEST.encode()
 _LEGACY: Final = frozenset(version.encode() for version in LEGACY)
+_RETRY: Final = b"retry-after: 1\r\n"
 _CHALLENGE: Final = b"www-authenticate: Bearer\r\n"
 
 
@@ -84,7 +84,7 @@ class _Channel:
             exchange.send_event(encode_event(body))
             exchange.end_stream()
         else:
-            exchange.respond(status, body)
+            exchange.respond(status, body, _RETRY if status == 429 else b"")
 
     def ended(self) -> None:
         """The call is over, answered or not."""
@@ -101,36 +101,56 @@ class HttpApplication:
         gate: who may speak.
         legacy: the handshake revisions, or None.
         loop: the loop the listener runs on.
+        websocket: what serves a connection that became a WebSocket, or None.
     """
 
-    def __init__(self, core: Core, gate: HttpGate, legacy: LegacyHttp | None, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        core: Core,
+        gate: HttpGate,
+        legacy: LegacyHttp | None,
+        loop: asyncio.AbstractEventLoop,
+        websocket: WebSocketDoor | None = None,
+    ) -> None:
         self._core = core
         self._decode = core.decode
+        self._parse = core.parse
         self._names = core.modern.methods.names
         self._tools = core.registry.tools
         self._keep_alive = core.policy.timeouts.keep_alive
         self._legacy = legacy
         self._loop = loop
+        self._websocket = websocket
         self.check = gate.check
         self.lasting = gate.lasting
 
     def refusal(self, error: Refused) -> tuple[int, bytes, bytes]:
         """Status, body and header lines that tell the peer; the hint goes to the log."""
-        log.warning("%s: %s", error.event, error)
+        events.record(error.event, error.message, peer=error.peer, setting=error.hint)
         fields = b""
         if error.status == 401:
             fields = _CHALLENGE
         elif error.status == 405:
             fields = b"allow: %b\r\n" % (error.allow or (b"POST, GET, DELETE" if self._legacy is not None else b"POST"))
-        elif error.status == 503:
-            fields = b"retry-after: 1\r\n"
+        elif error.retry_after:
+            fields = b"retry-after: %d\r\n" % error.retry_after
         return error.status, encode_error(None, InvalidRequest.code, error.message), fields
+
+    def upgrade(self, head: Head) -> tuple[bytes, Takeover] | None:
+        """What a WebSocket handshake gets; None where none is served.
+
+        Raises:
+            Refused: the handshake is wrong.
+        """
+        return None if self._websocket is None else self._websocket.accept(head)
 
     def handle(self, head: Head, body: bytes, exchange: Exchange) -> None:
         """Answer one request. Never raises for what the peer sent."""
         try:
             if head.method == b"POST":
                 self._post(head, body, exchange)
+            elif head.method == b"OPTIONS":
+                exchange.respond(204, b"")
             elif self._legacy is None:
                 raise BadRequest("Method not allowed", status=405)
             elif head.method == b"GET":
@@ -139,8 +159,11 @@ class HttpApplication:
                 self._legacy.delete(head, exchange)
         except McpError as exc:
             disclose(exc, "message")
+            if exc.violation:
+                exchange.malformed()
             exchange.respond(exc.http_status, encode_failure(exc.request_id, exc, None))
         except Refused as exc:
+            exc.peer = head.client or head.peer.address
             exchange.respond(*self.refusal(exc))
 
     def _post(self, head: Head, body: bytes, exchange: Exchange) -> None:
@@ -151,7 +174,7 @@ class HttpApplication:
                 raise InvalidRequest("Batches are not part of this protocol revision")
             self._legacy.batch(head, cast("list[object]", value), exchange)
             return
-        message = parse_message(value)
+        message = self._parse(value)
         if version == _LATEST:
             self._modern(head, message, exchange)
         elif _is_modern(version, message):

@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
-from ..errors import BadRequest, InvalidRequest, McpError
-from ..protocol.envelope import Notification, Request, Response, encode_notification, encode_result, parse_message
+from ..errors import BadRequest, InvalidRequest, McpError, TooManyRequests
+from ..protocol.envelope import Notification, Request, Response, encode_notification, encode_result
 from ..protocol.revisions import LEGACY, get
 from .disclosure import disclose, encode_failure
 from .duplex import Batch
@@ -156,9 +156,10 @@ class LegacyHttp:
         state.streams.close()
 
     def _sweep_later(self) -> None:
-        """As long as there are sessions, end those that nobody uses."""
+        """As long as there are sessions, end those that nobody uses and those that are too old."""
         if self._timer is None:
-            pause = self._core.policy.timeouts.session_idle / 2
+            timeouts = self._core.policy.timeouts
+            pause = min(timeouts.session_idle, timeouts.session_max) / 2
             self._timer = asyncio.get_running_loop().call_later(pause, self._sweep)
 
     def _sweep(self) -> None:
@@ -184,7 +185,9 @@ class LegacyHttp:
             BadRequest: 404 for an id that names none of this principal's sessions; 400 without one, or for a version
                 that no handshake leads to.
         """
-        version = head.text(b"mcp-protocol-version") or _ASSUMED
+        version = head.text(b"mcp-protocol-version")
+        if version is None:
+            version = _ASSUMED
         if version not in LEGACY:
             raise BadRequest("MCP-Protocol-Version is not one of a session")
         given = head.text(b"mcp-session-id")
@@ -216,14 +219,17 @@ class LegacyHttp:
             except McpError as exc:
                 exc.request_id = message.id
                 disclose(exc, "message")
+                if exc.violation:
+                    exchange.malformed()
                 exchange.respond(200, encode_failure(message.id, exc, session.revision))
             return
-        self._one_way(message, session)
+        self._one_way(message, session, exchange)
         exchange.respond(202, b"")
 
-    def _one_way(self, message: Message, session: Session) -> None:
+    def _one_way(self, message: Message, session: Session, exchange: Exchange) -> None:
         if type(message) is Response:
-            session.answer(message)
+            if not session.answer(message):
+                exchange.malformed()  # nobody asked
         elif type(message) is Notification and message.method == "notifications/cancelled":
             identifier = message.params.get("requestId")
             if type(identifier) is int or type(identifier) is str:
@@ -260,7 +266,7 @@ class LegacyHttp:
         if identifier in state.running:
             raise InvalidRequest("A request with this id is under way")
         if len(state.running) >= self._core.policy.limits.in_flight:
-            raise McpError("Too many requests under way in this session")
+            raise TooManyRequests("Limits.in_flight")
         result = self._core.legacy.local(request, session)
         if result is not None:
             body = encode_result(identifier, result)
@@ -297,14 +303,14 @@ class LegacyHttp:
             raise InvalidRequest(f"A batch has 1 to {most} messages, and only in revision 2025-03-26")
         if not any(type(item) is not dict or ("method" in item and "id" in item) for item in items):
             for item in items:
-                self._one_way(parse_message(item), session)
+                self._one_way(self._core.parse(item), session, exchange)
             exchange.respond(202, b"")
             return
 
         def take(item: object, send: Callable[[bytes], None]) -> None:
-            message = parse_message(item)
+            message = self._core.parse(item)
             if type(message) is not Request:
-                self._one_way(message, session)
+                self._one_way(message, session, exchange)
                 return
             if message.method == "initialize":
                 raise InvalidRequest("initialize is not part of a batch")
@@ -316,6 +322,8 @@ class LegacyHttp:
 
         def refuse(error: McpError, send: Callable[[bytes], None]) -> None:
             disclose(error, "message")
+            if error.violation:
+                exchange.malformed()
             if not (isinstance(error, InvalidRequest) and error.of_notification):
                 send(encode_failure(error.request_id, error, session.revision))
 

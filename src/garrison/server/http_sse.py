@@ -5,8 +5,8 @@ Rules of this file:
 - A stream and its session are one: the session begins with the stream, ends with it, and belongs to the principal who
   opened it. Its address for POST cannot be guessed, and is 404 for everybody else.
 - Every answer goes on the stream. What waits there for a slow reader is bounded by the exchange, and requests under way
-  by `Limits.in_flight`; past that a POST is refused.
-- A stream without a POST for `Timeouts.session_idle` is ended.
+  by `Limits.in_flight`; past that a POST is refused. `Limits.malformed_per_minute` ends the stream.
+- A stream without a POST for `Timeouts.session_idle` is ended, and any after `Timeouts.session_max`.
 
 Spec: 2024-11-05 basic/transports "HTTP with SSE".
 """
@@ -19,14 +19,16 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Final, cast
 
+from .. import events
 from ..errors import BadRequest, Overloaded, Refused
 from ..protocol.revisions import get
 from ..protocol.sse import encode_event
+from ..transports.flood import Meter
 from .duplex import DuplexConnection
 from .sessions import Session, SessionStore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ..protocol.revisions import Revision
     from ..transports.http.exchange import Application, Exchange, Head
@@ -47,11 +49,14 @@ ENDPOINTS: Final[Mapping[str, frozenset[bytes]]] = {_STREAM: frozenset({b"GET"})
 class _Stream:
     """What is kept for a session: its response, and the connection that speaks through it."""
 
-    __slots__ = ("connection", "exchange", "timer")
+    __slots__ = ("connection", "exchange", "meter", "timer")
 
-    def __init__(self, core: Core, principal: str, exchange: Exchange) -> None:
+    def __init__(self, core: Core, principal: str, exchange: Exchange, malformed: Callable[[], None]) -> None:
         self.exchange = exchange
-        self.connection = DuplexConnection(core, self.send, principal=principal, drain=exchange.drain)
+        self.meter = Meter(core.policy.limits)
+        self.connection = DuplexConnection(
+            core, self.send, principal=principal, drain=exchange.drain, malformed=malformed
+        )
         self.timer: asyncio.TimerHandle | None = None
 
     def send(self, message: bytes) -> None:
@@ -69,7 +74,7 @@ class HttpSse:
     def __init__(self, core: Core, loop: asyncio.AbstractEventLoop) -> None:
         self._core = core
         self._loop = loop
-        self._idle = core.policy.timeouts.session_idle
+        self._timeouts = core.policy.timeouts
         self.store = SessionStore(core.policy.limits, core.policy.timeouts)
         self.store.on_close = self._closed
 
@@ -83,12 +88,12 @@ class HttpSse:
         if b"text/event-stream" not in accept and b"*/*" not in accept:
             raise BadRequest("Accept must list text/event-stream", status=406)
         session = Session(secrets.token_urlsafe(32), cast("Revision", get(_REVISION)), head.principal, {}, None)
-        stream = session.extra = _Stream(self._core, head.principal, exchange)
+        session.extra = _Stream(self._core, head.principal, exchange, lambda: self._malformed(session))
         self.store.add(session)
         exchange.start_stream()
         exchange.on_gone = lambda: self.store.remove(session)
         exchange.send_event(encode_event(_address(head, session.id), event="endpoint"))
-        stream.timer = self._loop.call_later(self._idle, self._look, session)
+        self._look(session)
 
     def take(self, head: Head, body: bytes, exchange: Exchange) -> None:
         """Take one message of the client.
@@ -110,13 +115,20 @@ class HttpSse:
         self.store.close()
 
     def _look(self, session: Session) -> None:
-        """End the stream if it was idle too long; otherwise look again when it may have been."""
-        left = session.used + self._idle - time.monotonic()
+        """End the stream if it was idle too long or is too old; otherwise look again when it may be."""
+        idle, age = session.used + self._timeouts.session_idle, session.began + self._timeouts.session_max
+        left = min(idle, age) - time.monotonic()
         if left <= 0:
-            log.info("idle event stream ended (Timeouts.session_idle)")
+            log.info("event stream ended (%s)", "Timeouts.session_idle" if idle < age else "Timeouts.session_max")
             self.store.remove(session)
         else:
             cast("_Stream", session.extra).timer = self._loop.call_later(left, self._look, session)
+
+    def _malformed(self, session: Session) -> None:
+        stream = cast("_Stream", session.extra)
+        if stream.meter.malformed(self._loop.time()):
+            events.record("limit.reached", "too many malformed messages", setting="Limits.malformed_per_minute")
+            self.store.remove(session)
 
     def _closed(self, session: Session) -> None:
         stream = cast("_Stream", session.extra)
@@ -140,12 +152,14 @@ class HttpSseApplication:
         self._streams = streams
         self.check = inner.check
         self.refusal = inner.refusal
+        self.upgrade = inner.upgrade
         self.lasting = inner.lasting
+        self.upgrade = inner.upgrade
 
     def handle(self, head: Head, body: bytes, exchange: Exchange) -> None:
         """Answer one request. Never raises for what the peer sent."""
         path = head.path.decode("latin-1")
-        if path not in ENDPOINTS:
+        if head.method not in ENDPOINTS.get(path, ()):  # a preflight too: it is nobody's, and opens nothing
             self._inner.handle(head, body, exchange)
             return
         try:
@@ -154,6 +168,7 @@ class HttpSseApplication:
             else:
                 self._streams.take(head, body, exchange)
         except Refused as exc:
+            exc.peer = head.client or head.peer.address
             exchange.respond(*self.refusal(exc))
 
 

@@ -3,12 +3,15 @@
 Rules of this file:
 - A call that needs no waiting costs no task and no timer, and needs no event loop.
 - One that needs a loop before there is one waits for it: `wants_loop` tells the transport to start one.
+- A principal has at most `Limits.in_flight_per_principal` calls that wait, on all connections together. One more is
+  refused before its handler runs. Subscriptions have a limit of their own.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from ..errors import TooManyRequests
 from ..protocol.envelope import encode_result
 from .disclosure import disclose, encode_failure
 
@@ -22,12 +25,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Runner"]
 
+_LISTEN: Final = "subscriptions/listen"
+
 
 class Runner:
-    """Takes calls to the desk and their answers back."""
+    """Takes calls to the desk and their answers back.
 
-    def __init__(self, desk: Desk) -> None:
+    Args:
+        desk: has them done.
+        most: `Limits.in_flight_per_principal`.
+    """
+
+    def __init__(self, desk: Desk, most: int) -> None:
         self._desk = desk
+        self._most = most
+        self._under_way: dict[str | None, int] = {}
+        """Principal -> how many of its calls wait; who has none is not there."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: list[tuple[Running, Callable[[], None] | None]] = []
         self._running: set[Running] = set()
@@ -82,14 +95,31 @@ class Runner:
         return None if running.ended else running
 
     def _start(self, loop: asyncio.AbstractEventLoop, running: Running, on_end: Callable[[], None] | None) -> None:
+        under_way = self._under_way
+        if under_way and not running.ended and under_way.get(_who(running), 0) >= self._most:
+            running.refuse(TooManyRequests("Limits.in_flight_per_principal"))
+            return
+
         def ended() -> None:
-            self._running.discard(running)
+            if running in self._running:
+                self._running.remove(running)
+                self._count(running, -1)
             if on_end is not None:
                 on_end()
 
         running.start(loop, ended)
         if not running.ended:
             self._running.add(running)
+            self._count(running, 1)
+
+    def _count(self, running: Running, more: int) -> None:
+        who = _who(running)
+        if who is not None:
+            count = self._under_way.get(who, 0) + more
+            if count:
+                self._under_way[who] = count
+            else:
+                del self._under_way[who]
 
     async def close(self, grace: float) -> None:
         """Give what runs `grace` seconds to end, then cancel it."""
@@ -102,3 +132,8 @@ class Runner:
             running.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=1)
+
+
+def _who(running: Running) -> str | None:
+    """On whose account a call is; None for a subscription, which is on nobody's."""
+    return None if running.call.method == _LISTEN else running.call.principal

@@ -37,7 +37,6 @@ class Running:
     """One call that takes its time."""
 
     __slots__ = (
-        "_call",
         "_coroutine",
         "_deliver",
         "_left",
@@ -46,6 +45,7 @@ class Running:
         "_pauses",
         "_started",
         "_timer",
+        "call",
         "ended",
         "task",
     )
@@ -53,7 +53,7 @@ class Running:
     def __init__(
         self, call: Call, deliver: Callable[[int, bytes], None], coroutine: Coroutine[object, object, bytes]
     ) -> None:
-        self._call = call
+        self.call = call
         self._deliver = deliver
         self._coroutine = coroutine
         self._timer: asyncio.TimerHandle | None = None
@@ -63,6 +63,12 @@ class Running:
         self._on_end: Callable[[], None] | None = None
         self.ended = False
         self.task: asyncio.Task[None] | None = None
+
+    def refuse(self, error: McpError) -> None:
+        """Answer with this error instead of running."""
+        self._coroutine.close()
+        disclose(error, self.call.method)
+        self._answer(error.http_status, encode_failure(self.call.id, error, self.call.revision))
 
     def start(self, loop: asyncio.AbstractEventLoop, on_end: Callable[[], None]) -> None:
         """Run until the first wait. If the call is not over then, start its clock.
@@ -81,12 +87,12 @@ class Running:
             return
         self.task = task
         self._on_end = on_end
-        self._left = self._call.timeout or 0.0
+        self._left = self.call.timeout or 0.0
         task.add_done_callback(self._settle)
         self._go_on()
 
     async def _run(self) -> None:
-        call = self._call
+        call = self.call
         try:
             status, body = 200, encode_result(call.id, await self._coroutine)
         except asyncio.CancelledError as exc:
@@ -148,7 +154,7 @@ class Running:
     def _expire(self) -> None:
         """The time is up: answer now, whatever the handler does with its cancellation."""
         self._timer = None
-        call, task = self._call, self.task
+        call, task = self.call, self.task
         error = disclose(TimeoutError(), call.method)
         self._answer(error.http_status, encode_failure(call.id, error, call.revision))
         if task is not None:
@@ -156,7 +162,7 @@ class Running:
 
     def _stop(self) -> None:
         self.ended = True
-        self._call.running = None
+        self.call.running = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

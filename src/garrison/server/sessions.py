@@ -3,7 +3,7 @@
 Rules of this file:
 - A session exists only after `initialize`, belongs to the principal who opened it, and is unknown to anyone else.
 - Ids are made here, from 256 random bits; one that a client invents names nothing.
-- Sessions are bounded in number and in idle time, and so are the questions that wait for a client's answer.
+- Sessions are bounded in number, in idle time and in age, and so are the questions that wait for a client's answer.
 
 Spec: 2025-11-25 basic/lifecycle and basic/transports "Session Management".
 """
@@ -52,6 +52,7 @@ class Session:
     __slots__ = (
         "_asks",
         "_next",
+        "began",
         "capabilities",
         "client_info",
         "extra",
@@ -72,7 +73,7 @@ class Session:
         self.capabilities = capabilities
         self.client_info = client_info
         self.log_level: int | None = LOGGING_LEVELS["info"]
-        self.used = time.monotonic()
+        self.began = self.used = time.monotonic()
         self.listener: Listener | None = None
         self.extra: object = None
         """What the transport keeps for the session."""
@@ -121,6 +122,7 @@ class SessionStore:
     def __init__(self, limits: Limits, timeouts: Timeouts) -> None:
         self._most = limits.sessions
         self._idle = timeouts.session_idle
+        self._longest = timeouts.session_max
         self._sessions: dict[str, Session] = {}
         self.on_close: Callable[[Session], None] = lambda session: None
         self.busy: Callable[[Session], bool] = lambda session: False
@@ -133,7 +135,7 @@ class SessionStore:
         """Keep a session.
 
         Raises:
-            Overloaded: there are `Limits.sessions` already, none of them idle too long.
+            Overloaded: there are `Limits.sessions` already, none of them idle too long or too old.
         """
         if len(self._sessions) >= self._most:
             self.sweep()
@@ -147,11 +149,15 @@ class SessionStore:
         if session is None or session.principal != principal:
             return None
         now = time.monotonic()
-        if session.used < now - self._idle and not self.busy(session):
+        if self._over(session, now):
             self.remove(session)
             return None
         session.used = now
         return session
+
+    def _over(self, session: Session, now: float) -> bool:
+        """True for a session that was idle too long, or is too old whether it is used or not."""
+        return now - session.began > self._longest or (now - session.used > self._idle and not self.busy(session))
 
     def remove(self, session: Session) -> None:
         """End a session."""
@@ -160,9 +166,9 @@ class SessionStore:
             self.on_close(session)
 
     def sweep(self) -> None:
-        """End the sessions that were idle too long."""
-        before = time.monotonic() - self._idle
-        for session in [s for s in self._sessions.values() if s.used < before and not self.busy(s)]:
+        """End the sessions that were idle too long or are too old."""
+        now = time.monotonic()
+        for session in [session for session in self._sessions.values() if self._over(session, now)]:
             self.remove(session)
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final, cast
 
-from ..errors import InvalidParams, McpError
+from ..errors import InvalidParams, TooManyRequests
 from ..protocol.types import SUBSCRIPTION_ID_KEY
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Hub:
         if type(wanted) is not dict:
             raise InvalidParams("subscriptions/listen needs params.notifications")
         if self._streams >= self._most:
-            raise McpError("Too many open subscriptions", code=-32603)
+            raise TooManyRequests("Limits.subscriptions")
         honoured = _honoured(cast("dict[str, object]", wanted), offered, most_uris)
         meta: dict[str, object] = {SUBSCRIPTION_ID_KEY: call.id}
         channel = call.channel

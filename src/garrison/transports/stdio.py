@@ -7,7 +7,8 @@ Rules of this file:
 - As long as nothing has to wait, no event loop is loaded: the shell reads, serves and writes. With the first request
   that waits it moves onto a loop, for good.
 - What is read together is served together and written with one system call.
-- Reading stops while the connection is saturated or the client does not take what is written.
+- Reading stops while the connection is saturated or the client does not take what is written, and for as long as the
+  meter says after too many messages. Too many malformed ones end the connection, once they are answered.
 
 Spec: 2026-07-28 basic/transports/stdio.
 """
@@ -16,10 +17,13 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
+from .. import events
 from ..protocol.lines import LineReader
+from .flood import Meter
 
 if TYPE_CHECKING:
     import asyncio
@@ -99,6 +103,10 @@ class StdioShell:
         self._out: list[bytes] = []
         self._rest = bytearray()
         self._stall: asyncio.TimerHandle | None = None
+        self._meter = Meter(limits)
+        self._uncharged = 0
+        """Bytes that were read and are not charged yet."""
+        self._pause: asyncio.TimerHandle | None = None
         self._collecting = False
         self._watching = False
         self._ended = False
@@ -108,7 +116,7 @@ class StdioShell:
         self._thread: threading.Thread | None = None
         self._asked = False
         self._pollable = False
-        self._in_read = False
+        self._interruptible = False
         os.set_blocking(reading, True)
         os.set_blocking(writing, True)
 
@@ -127,7 +135,7 @@ class StdioShell:
 
         def stop(number: int, frame: object) -> None:
             self._ended = True
-            if self._in_read:
+            if self._interruptible:
                 raise KeyboardInterrupt
 
         before: dict[signal.Signals, object] = {}
@@ -137,15 +145,20 @@ class StdioShell:
             except ValueError:
                 continue  # not the main thread
         peer, backlog, lines = self._peer, self._backlog, self._lines
+        pause = 0.0
         try:
             while not peer.wants_loop:
-                self._in_read = True  # before the look: a signal after it must not wait for input
+                self._interruptible = True  # before the look: a signal after it must not wait for input
                 if self._ended:
                     return False
+                if pause:
+                    time.sleep(pause)
                 data = os.read(self._reading, _CHUNK)
-                self._in_read = False
+                self._interruptible = False
                 if data:
-                    backlog.extend(lines.feed(data))
+                    read = lines.feed(data)
+                    pause = self._charge(len(data), len(read))
+                    backlog.extend(read)
                 else:
                     self._ended = True
                     last = lines.close()
@@ -160,7 +173,7 @@ class StdioShell:
         except (KeyboardInterrupt, OSError):
             return False
         finally:
-            self._in_read = False
+            self._interruptible = False
             for name, handler in before.items():
                 signal.signal(name, handler)  # pyright: ignore[reportArgumentType] - what signal() itself returned
 
@@ -188,6 +201,7 @@ class StdioShell:
             except (NotImplementedError, RuntimeError, ValueError):
                 continue  # not the main thread, or not this platform
         self._pollable = self._can_poll_output()
+        self._hold(self._charge(0, 0))
         self.resume()
         try:
             await self._stop
@@ -198,8 +212,9 @@ class StdioShell:
         finally:
             self._peer.close()
             self._watch(False)
-            if self._stall is not None:
-                self._stall.cancel()
+            for timer in (self._stall, self._pause):
+                if timer is not None:
+                    timer.cancel()
             if self._pollable:
                 self._loop.remove_writer(self._writing)
                 os.set_blocking(self._writing, True)
@@ -250,16 +265,40 @@ class StdioShell:
             if not data:
                 return
 
+    def _charge(self, size: int, count: int) -> float:
+        """Seconds for which nothing more should be read, after so many bytes and messages."""
+        size += self._uncharged
+        self._uncharged = size & 0xFFFF  # what small pieces leave of 64 KiB counts with the next
+        return self._meter.take(time.monotonic(), size, count)
+
+    def _hold(self, seconds: float) -> None:
+        """Read nothing more for so long."""
+        if seconds:
+            self._pause = self._loop.call_later(seconds, self._go_on)
+
     def _take(self, data: bytes) -> None:
         self._asked = False
         if data:
-            self._backlog.extend(self._lines.feed(data))
+            lines = self._lines.feed(data)
+            self._hold(self._charge(len(data), len(lines)))
+            self._backlog.extend(lines)
         else:
             self._ended = True
             last = self._lines.close()
             if last is not None:
                 self._backlog.append(last)
         self.resume()
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self.resume()
+
+    def malformed(self) -> None:
+        """A message broke the protocol. One too many, and nothing that comes after it is served."""
+        if self._meter.malformed(time.monotonic()):
+            events.record("limit.reached", "too many malformed messages", setting="Limits.malformed_per_minute")
+            self._backlog.clear()
+            self._end()
 
     def resume(self) -> None:
         """Serve what was read, as far as there is room."""
@@ -274,7 +313,7 @@ class StdioShell:
             if not backlog:
                 self._end()
         else:
-            self._watch(not backlog and self._room is None)
+            self._watch(not backlog and self._room is None and self._pause is None)
 
     def _serve(self, line: bytes | TooLong) -> None:
         if isinstance(line, bytes):

@@ -7,7 +7,7 @@ Rules of this file:
 - A response that is there at once is sent without a task. One that takes time is watched: a peer that leaves, or that
   takes no bytes, has its request cancelled.
 - Connections, heads that come slowly and idle time belong to the host server; `Limits.connections` bounds the requests
-  under way here.
+  under way here. Who sends too many messages waits for each, as at the edge; connections are told apart by their port.
 
 ASGI 3.0, "HTTP & WebSocket ASGI Message Format" 2.5; RFC 9110.
 """
@@ -15,21 +15,22 @@ ASGI 3.0, "HTTP & WebSocket ASGI Message Format" 2.5; RFC 9110.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Final, cast
 
+from ... import events
 from ...errors import BadRequest, Overloaded, Refused
 from ...protocol.sse import COMMENT
+from ..flood import network_of
+from ..peer import Peer
 from .exchange import SECURITY_FIELDS, Head
 
 if TYPE_CHECKING:
     from ...policy import Limits, Timeouts
+    from ..flood import Floods, Meter
     from .exchange import Application
 
-__all__ = ["AsgiShell", "Receive", "Scope", "Send"]
-
-log = logging.getLogger("garrison.http")
+__all__ = ["AsgiShell", "Fields", "Message", "Receive", "Scope", "Send", "head_of", "pairs", "peer_of"]
 
 Scope = MutableMapping[str, object]
 Message = MutableMapping[str, object]
@@ -39,13 +40,17 @@ Fields = list[tuple[bytes, bytes]]
 
 _HIGH_WATER: Final = 64 * 1024
 _MOST_LENGTH_DIGITS: Final = 15
+_METERS: Final = 32
+"""Meters of one address: its connections are told apart by their port, and coming again is no new burst."""
+_LONGEST_WAIT: Final = 5.0
 
 
-def _pairs(lines: bytes) -> Fields:
+def pairs(lines: bytes) -> Fields:
+    """Header lines as ASGI has them."""
     return [(name, value) for name, _, value in (line.partition(b": ") for line in lines.split(b"\r\n")) if name]
 
 
-_SECURITY: Final = _pairs(SECURITY_FIELDS)
+_SECURITY: Final = pairs(SECURITY_FIELDS)
 _STREAM: Final = [(b"content-type", b"text/event-stream"), (b"x-accel-buffering", b"no"), *_SECURITY]
 _JSON: Final = (b"content-type", b"application/json")
 _CLOSE: Final = (b"connection", b"close")
@@ -61,6 +66,8 @@ class _Exchange:
         "_fields",
         "_gone",
         "_limits",
+        "_peer",
+        "_reply",
         "_room",
         "_send",
         "_sending",
@@ -69,11 +76,15 @@ class _Exchange:
         "_streaming",
         "_timeouts",
         "_waiting",
+        "meter",
         "on_gone",
     )
 
-    def __init__(self, send: Send, limits: Limits, timeouts: Timeouts) -> None:
+    def __init__(self, send: Send, limits: Limits, timeouts: Timeouts, peer: Peer, meter: Meter) -> None:
         self._send = send
+        self._peer = peer
+        self.meter = meter
+        self._reply: Fields = []
         self._limits = limits
         self._timeouts = timeouts
         self._status = 0
@@ -94,8 +105,9 @@ class _Exchange:
         self._fields = [
             *((_JSON,) if body else ()),
             *_SECURITY,
-            *_pairs(fields),
-            (b"content-length", b"%d" % len(body)),
+            *pairs(fields),
+            *self._reply,
+            *(((b"content-length", b"%d" % len(body)),) if status != 204 else ()),
         ]
         self._waiting.append(body)
         self._finish()
@@ -104,7 +116,7 @@ class _Exchange:
         if self._status or self._gone:
             return
         self._status = 200
-        self._fields = [*_STREAM, *_pairs(fields)]
+        self._fields = [*_STREAM, *pairs(fields), *self._reply]
         self._streaming = True
         self._changed.set()
 
@@ -115,8 +127,7 @@ class _Exchange:
         self._size += len(event)
         self._changed.set()
         if self._sending and self._size > self._limits.outbound_bytes + len(event):
-            log.warning("slow reader put out (Limits.outbound_bytes)")
-            self.leave()
+            self._put_out("Limits.outbound_bytes")
 
     def end_stream(self) -> None:
         if self._streaming and not self._gone:
@@ -128,12 +139,26 @@ class _Exchange:
             self._room.clear()
             await self._room.wait()
 
+    def malformed(self) -> None:
+        if self.meter.malformed(asyncio.get_running_loop().time()):
+            setting = "Limits.malformed_per_minute"
+            events.record("limit.reached", "too many malformed messages", peer=self._peer.address, setting=setting)
+            self._reply = [*self._reply, _CLOSE]
+
+    def _put_out(self, setting: str) -> None:
+        events.record("limit.reached", "slow reader put out", peer=self._peer.address, setting=setting)
+        self.leave()
+
     def _finish(self) -> None:
         self._complete = True
         self.on_gone = None
         self._changed.set()
 
     # The shell's side
+
+    def carry(self, reply: bytes) -> None:
+        """Have the answer carry these header lines."""
+        self._reply = pairs(reply)
 
     def refuse(self, status: int, body: bytes, fields: bytes, *, close: bool) -> None:
         """Answer a request that goes no further; `close` asks an HTTP/1 host to read no more of it."""
@@ -206,8 +231,7 @@ class _Exchange:
                     await self._send({"type": "http.response.start", "status": self._status, "headers": self._fields})
                 await self._send({"type": "http.response.body", "body": data, "more_body": more})
         except TimeoutError:
-            log.warning("slow reader put out (Timeouts.write_stall)")
-            self.leave()
+            self._put_out("Timeouts.write_stall")
         except OSError:  # what a host of ASGI 2.4 raises when the peer is gone
             self.leave()
         finally:
@@ -220,78 +244,91 @@ class AsgiShell:
 
     Args:
         limits, timeouts: what is allowed.
+        floods: the meters of the running server.
         ready: awaited after a request has passed the gate and before its body is read.
     """
 
-    def __init__(self, limits: Limits, timeouts: Timeouts, ready: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, limits: Limits, timeouts: Timeouts, floods: Floods, ready: Callable[[], Awaitable[None]]
+    ) -> None:
         self._limits = limits
         self._timeouts = timeouts
+        self._floods = floods
         self._ready = ready
         self._open: set[_Exchange] = set()
 
     async def serve(self, application: Application, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request of an `http` scope."""
-        exchange = _Exchange(send, self._limits, self._timeouts)
+        peer = peer_of(scope)
+        exchange = _Exchange(send, self._limits, self._timeouts, peer, self.meter(scope, peer))
         self._open.add(exchange)
         try:
-            if await self._handle(application, scope, receive, exchange):
+            if await self._handle(application, scope, receive, exchange, peer):
                 await exchange.run(receive)
         finally:
             self._open.discard(exchange)
             exchange.leave()
 
-    async def _handle(self, application: Application, scope: Scope, receive: Receive, exchange: _Exchange) -> bool:
+    def meter(self, scope: Scope, peer: Peer) -> Meter:
+        """The meter of a connection of the host."""
+        match scope.get("client"):
+            case (str(), int(port)) if port:
+                key = f"{network_of(peer.address)}#{port % _METERS}"
+            case _:
+                key = peer.address
+        return self._floods.lend(key, asyncio.get_running_loop().time())
+
+    async def _handle(
+        self, application: Application, scope: Scope, receive: Receive, exchange: _Exchange, peer: Peer
+    ) -> bool:
         """Have the request answered or refused. False if the peer left before it was complete."""
+        head: Head | None = None
         try:
             if len(self._open) > self._limits.connections:
                 raise Overloaded("Too many requests", hint="Limits.connections")
-            head = self._head(scope)
-            application.check(head)
+            head = head_of(scope, self._limits, peer)
+            try:
+                application.check(head)
+            finally:
+                exchange.carry(head.reply)
             await self._ready()
             body = await self._body(receive)
             if body is None:
                 return False
+            await self._pace(head, exchange, len(body))
             application.handle(head, body, exchange)
         except Refused as exc:
+            exc.peer = (head.client if head is not None else None) or peer.address
             # HTTP/2 and later have no such field: there, only the stream ends.
             http1 = str(scope.get("http_version", "1.1")).startswith("1")
             exchange.refuse(*application.refusal(exc), close=http1)
         return True
+
+    async def _pace(self, head: Head, exchange: _Exchange, size: int) -> None:
+        """Let a message wait for its turn.
+
+        Raises:
+            Overloaded: that would be too long.
+        """
+        now = asyncio.get_running_loop().time()
+        meter = exchange.meter if head.client is None else self._floods.lend(head.client, now)
+        wait = meter.take(now, size)
+        if wait > (_LONGEST_WAIT if head.client is None else 0.0):
+            raise Overloaded("Too many requests", hint="Limits.message_rate", status=429)
+        if wait:
+            await asyncio.sleep(wait)
 
     def shut(self) -> None:
         """End every response under way."""
         for exchange in tuple(self._open):
             exchange.shut()
 
-    def _head(self, scope: Scope) -> Head:
-        limits = self._limits
-        head = Head()
-        head.method = cast("str", scope["method"]).encode("latin-1", "replace")
-        head.query = cast("bytes", scope.get("query_string", b""))
-        head.root, head.path = _endpoint(scope)
-        size = len(head.method) + len(head.root) + len(head.path) + len(head.query)
-        for name, value in cast("Iterable[tuple[bytes, bytes]]", scope["headers"]):
-            size += len(name) + len(value) + 4
-            if len(head.fields) >= limits.header_count or size > limits.header_bytes:
-                raise BadRequest("Header too large", status=431, hint="Limits.header_count, Limits.header_bytes")
-            head.add(name, value)
-        if head.repeated is not None:
-            raise BadRequest(f"Repeated header field {head.repeated.decode('latin-1')}")
-        length = head.fields.get(b"content-length")
-        if length is not None:
-            if not length.isdigit():
-                raise BadRequest("Malformed Content-Length")
-            if len(length) > _MOST_LENGTH_DIGITS or int(length) > limits.message_bytes:
-                raise BadRequest("Message too large", status=413, hint="Limits.message_bytes")
-        if head.fields.get(b"expect", b"100-continue").lower() != b"100-continue":
-            raise BadRequest("Expectation failed", status=417)
-        return head
-
     async def _body(self, receive: Receive) -> bytes | None:
         """The whole body, or None if the peer left."""
         body = bytearray()
         try:
-            async with asyncio.timeout(self._timeouts.body):
+            async with asyncio.timeout(self._timeouts.body) as until:
+                latest = until.when() or 0.0
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":
@@ -302,8 +339,48 @@ class AsgiShell:
                     if not message.get("more_body", False):
                         return bytes(body + chunk) if body else bytes(chunk)
                     body += chunk
+                    until.reschedule(latest + len(body) / self._limits.body_rate)
         except TimeoutError:
             raise BadRequest("Request not complete in time", status=408, hint="Timeouts.body") from None
+
+
+def peer_of(scope: Scope) -> Peer:
+    """Who the host says is at the other end."""
+    match scope.get("client"):
+        case (str(address), int()):
+            return Peer(address, secure=scope.get("scheme") in ("https", "wss"))
+        case _:
+            return Peer("unix")
+
+
+def head_of(scope: Scope, limits: Limits, peer: Peer) -> Head:
+    """The head of a request, counted as at the edge.
+
+    Raises:
+        BadRequest: it is too large, or says something twice.
+    """
+    head = Head()
+    head.peer = peer
+    head.method = cast("str", scope.get("method", "GET")).encode("latin-1", "replace")
+    head.query = cast("bytes", scope.get("query_string", b""))
+    head.root, head.path = _endpoint(scope)
+    size = len(head.method) + len(head.root) + len(head.path) + len(head.query)
+    for name, value in cast("Iterable[tuple[bytes, bytes]]", scope["headers"]):
+        size += len(name) + len(value) + 4
+        if len(head.fields) >= limits.header_count or size > limits.header_bytes:
+            raise BadRequest("Header too large", status=431, hint="Limits.header_count, Limits.header_bytes")
+        head.add(name, value)
+    if head.repeated is not None:
+        raise BadRequest(f"Repeated header field {head.repeated.decode('latin-1')}")
+    length = head.fields.get(b"content-length")
+    if length is not None:
+        if not length.isdigit():
+            raise BadRequest("Malformed Content-Length")
+        if len(length) > _MOST_LENGTH_DIGITS or int(length) > limits.message_bytes:
+            raise BadRequest("Message too large", status=413, hint="Limits.message_bytes")
+    if head.fields.get(b"expect", b"100-continue").lower() != b"100-continue":
+        raise BadRequest("Expectation failed", status=417)
+    return head
 
 
 def _endpoint(scope: Scope) -> tuple[bytes, bytes]:

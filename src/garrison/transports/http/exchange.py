@@ -13,15 +13,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ...errors import Refused
+from ..peer import LOCAL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["SECURITY_FIELDS", "SINGLE", "Application", "Exchange", "Head", "reason"]
+    from ..flood import Place
+    from ..listener import Guest, Guests
+    from ..peer import Peer
+
+__all__ = ["SECURITY_FIELDS", "SINGLE", "Application", "Exchange", "Head", "Takeover", "reason"]
 
 SINGLE: Final = frozenset(
     {
         b"accept",
+        b"access-control-request-method",
         b"authorization",
         b"content-encoding",
         b"content-length",
@@ -34,7 +40,10 @@ SINGLE: Final = frozenset(
         b"mcp-session-id",
         b"origin",
         b"sec-fetch-site",
+        b"sec-websocket-key",
+        b"sec-websocket-version",
         b"transfer-encoding",
+        b"upgrade",
     }
 )
 SECURITY_FIELDS: Final = (
@@ -42,8 +51,10 @@ SECURITY_FIELDS: Final = (
 )
 """Header lines of every response."""
 _REASONS: Final = {
+    101: b"Switching Protocols",
     200: b"OK",
     202: b"Accepted",
+    204: b"No Content",
     400: b"Bad Request",
     401: b"Unauthorized",
     403: b"Forbidden",
@@ -56,6 +67,8 @@ _REASONS: Final = {
     415: b"Unsupported Media Type",
     417: b"Expectation Failed",
     421: b"Misdirected Request",
+    426: b"Upgrade Required",
+    429: b"Too Many Requests",
     431: b"Request Header Fields Too Large",
     500: b"Internal Server Error",
     503: b"Service Unavailable",
@@ -68,11 +81,30 @@ def reason(status: int) -> bytes:
 
 
 class Head:
-    """A request's method, target and fields."""
+    """A request's method, target and fields, and what the gate found out about it."""
 
-    __slots__ = ("cleared", "fields", "memo", "method", "path", "principal", "query", "repeated", "root")
+    __slots__ = (
+        "cleared",
+        "client",
+        "fields",
+        "memo",
+        "method",
+        "path",
+        "peer",
+        "principal",
+        "query",
+        "repeated",
+        "reply",
+        "root",
+    )
 
     def __init__(self) -> None:
+        self.peer: Peer = LOCAL
+        """Who is at the other end of the connection."""
+        self.client: str | None = None
+        """The address of whom a trusted proxy serves; None where the peer speaks for itself."""
+        self.reply = b""
+        """Header lines that the answer to this request carries, each ended with CRLF: what lets a page read it."""
         self.method = b""
         self.root = b""
         """Where the application is mounted; what `path` does not say."""
@@ -86,6 +118,13 @@ class Head:
         """The gate let this head pass, and need not be asked again."""
         self.memo: object = None
         """What the application has read out of this head; for a head that comes again."""
+
+    def copy(self) -> Head:
+        """The same request, about which nothing was found out yet."""
+        head = Head()
+        head.method, head.root, head.path, head.query = self.method, self.root, self.path, self.query
+        head.fields, head.memo = self.fields, self.memo
+        return head
 
     def add(self, name: bytes, value: bytes) -> None:
         """Take one field. White space around its value is not part of it (RFC 9110 section 5.5)."""
@@ -129,6 +168,16 @@ class Exchange(Protocol):
         """Return when the peer has room for more."""
         ...
 
+    def malformed(self) -> None:
+        """Said before the answer to a request that breaks the protocol: too many of them end the connection."""
+        ...
+
+
+class Takeover(Protocol):
+    """Makes what goes on with a connection after 101 Switching Protocols, ready for its `connection_made`."""
+
+    def __call__(self, guests: Guests, place: Place) -> Guest: ...
+
 
 class Application(Protocol):
     """What a listener serves."""
@@ -150,4 +199,15 @@ class Application(Protocol):
 
     def refusal(self, error: Refused) -> tuple[int, bytes, bytes]:
         """Status, body and further fields for a refusal."""
+        ...
+
+    def upgrade(self, head: Head) -> tuple[bytes, Takeover] | None:
+        """Called in place of `handle` for a request that asks for another protocol, and that `check` let pass.
+
+        Returns:
+            The fields of the 101 and what goes on; None to answer as if nothing had been asked.
+
+        Raises:
+            Refused: the handshake is wrong.
+        """
         ...

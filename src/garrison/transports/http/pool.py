@@ -8,27 +8,31 @@ Rules of this file:
 - Nothing is sent twice here. A handler learns whether the connection died before any byte of the answer came on a
   connection that had been used before; what may be sent again is the caller's to know.
 - Content codings are refused: a compressed body would escape the byte caps.
+- Over TLS, the certificate, its name and its pins are checked before a connection is handed out, so before any request.
 
-Spec: RFC 9112; RFC 9110 section 9.3.6 (CONNECT).
+Spec: RFC 9112.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import select
+import ssl
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import httptools
 
 from ...errors import ClientError, ConfigurationError, ConnectionFailed, ConnectionLost, ProtocolViolation
-from .url import UrlError, parse_endpoint
+from .tunnel import Proxy, Tunnel
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Mapping
 
     from ...policy import Limits, Timeouts
+    from ...policy.tls import TlsClientConfig
+    from ...policy.transports import UnixSocketConfig
     from .url import Endpoint
 
 __all__ = ["Connection", "Pool", "ResponseHandler"]
@@ -68,6 +72,7 @@ class Connection(asyncio.Protocol):
         "_complete",
         "_error",
         "_extra",
+        "_field_bytes",
         "_handler",
         "_head_bytes",
         "_headers",
@@ -100,7 +105,7 @@ class Connection(asyncio.Protocol):
     def _reset(self) -> None:
         self._answered = self._in_body = self._complete = self._extra = self._bounded = False
         self._keep = False
-        self._head_bytes = 0
+        self._head_bytes = self._field_bytes = 0
         self._headers: dict[str, str] = {}
         self._error: ClientError | None = None
 
@@ -126,6 +131,13 @@ class Connection(asyncio.Protocol):
         self._handler = None
         if self._transport is not None:
             self._transport.abort()
+
+    def check_pins(self, pins: tuple[str, ...]) -> None:
+        """Compares the server's key with the pins, if there are any. Raises `ConnectionFailed`."""
+        if pins and self._transport is not None:
+            from ..tls import check_pins
+
+            check_pins(self._transport.get_extra_info("ssl_object"), pins)
 
     @property
     def usable(self) -> bool:
@@ -156,7 +168,10 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._error = self._error or ProtocolViolation("The server's answer is not HTTP/1.1")
+            if self._complete:
+                self._extra = True  # what follows a whole response is not part of it
+            else:
+                self._error = self._error or ProtocolViolation("The server's answer is not HTTP/1.1")
         if not self._in_body and not self._complete and self._head_bytes > self._limits.header_bytes:
             self._error = self._error or ProtocolViolation("The head of the response is too large")
         if self._error is not None:
@@ -170,8 +185,8 @@ class Connection(asyncio.Protocol):
                 self._keep = False
                 self._finish()
             else:
-                untouched = self._reused and not self._answered
-                self._fail(ConnectionLost("The connection ended before the response did"), untouched=untouched)
+                error = self._ended(exc)
+                self._fail(error, untouched=self._reused and not self._answered)
         self._transport = None
         self._pool.gone(self)
 
@@ -187,7 +202,8 @@ class Connection(asyncio.Protocol):
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         headers = self._headers
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
-        if len(headers) > self._limits.header_count or len(text) > self._limits.header_bytes:
+        self._field_bytes += len(name) + len(value) + 4
+        if len(headers) > self._limits.header_count or self._field_bytes > self._limits.header_bytes:
             self._error = ProtocolViolation("The head of the response is too large")
 
     def on_headers_complete(self) -> None:
@@ -232,6 +248,14 @@ class Connection(asyncio.Protocol):
         if handler is not None:
             handler.done()
 
+    def _ended(self, exc: Exception | None) -> ClientError:
+        what = "The connection ended before the response did"
+        if self._transport is None or self._transport.get_extra_info("ssl_object") is None:
+            return ConnectionLost(what)
+        from ..tls import ended
+
+        return ended(what, exc, fresh=not self._reused and not self._answered)
+
     def _fail(self, error: ClientError, *, untouched: bool = False) -> None:
         handler, self._handler = self._handler, None
         if self._transport is not None:
@@ -248,10 +272,12 @@ class Pool:
         limits, timeouts: `connect` bounds opening, TLS and proxy included; `idle` bounds resting.
         most: connections at once; further requests wait for a free one. Streams opened with `extra` are not counted.
         proxy: `http://[user:password@]host:port` of an HTTP proxy, used with CONNECT; only for https endpoints.
-        tls: the context to use in place of the platform's trust store.
+        tls: whom to believe, in place of the platform's roots; only for https endpoints.
+        unix_socket: a Unix socket to connect to instead; the endpoint then only says what is asked for.
 
     Raises:
-        ConfigurationError: the proxy's address is wrong, or given for an endpoint on plain http.
+        ConfigurationError: the proxy's address is wrong, a file of `tls` cannot be used, or the settings do not belong
+            together.
     """
 
     def __init__(
@@ -262,16 +288,23 @@ class Pool:
         timeouts: Timeouts,
         most: int = 32,
         proxy: str | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: TlsClientConfig | ssl.SSLContext | None = None,
+        unix_socket: UnixSocketConfig | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._limits = limits
         self._timeouts = timeouts
         self._most = most
-        self._proxy = _Proxy(proxy) if proxy is not None else None
+        self._proxy = Proxy(proxy) if proxy is not None else None
         if self._proxy is not None and not endpoint.secure:
             raise ConfigurationError("proxy= is for https endpoints; plain http stays on loopback")
-        self._tls = tls
+        if proxy is not None and unix_socket is not None:
+            raise ConfigurationError("proxy= and unix_socket= are two ways to one server; give one")
+        if tls is not None and not endpoint.secure:
+            raise ConfigurationError("tls= is for https endpoints")
+        self.unix_socket = unix_socket
+        self._pins = () if tls is None or isinstance(tls, ssl.SSLContext) else tls.pins
+        self._context = _context(tls) if endpoint.secure else None
         self._all: set[Connection] = set()
         self._idle: list[Connection] = []
         self._open = 0
@@ -390,7 +423,7 @@ class Pool:
         self._sweeper = loop.call_later(self._timeouts.idle, self._sweep) if self._idle else None
 
     async def _connect(self) -> Connection:
-        where = self.endpoint.origin
+        where = self.endpoint.origin if self.unix_socket is None else self.unix_socket.path
         try:
             async with asyncio.timeout(self._timeouts.connect):
                 for attempt in range(1, _ATTEMPTS + 1):
@@ -405,6 +438,10 @@ class Pool:
                     raise ConnectionFailed(where)
         except TimeoutError:
             raise ConnectionFailed(f"{where} did not answer within {self._timeouts.connect:g} s") from None
+        except ssl.SSLError as exc:
+            from ..tls import explain
+
+            raise ConnectionFailed(f"{where}: {explain(exc)}") from exc
         except OSError as exc:
             raise ConnectionFailed(f"{where}: {exc.strerror or type(exc).__name__}") from exc
         if not connection.usable or self._closed:
@@ -414,30 +451,63 @@ class Pool:
         return connection
 
     async def _open_one(self) -> Connection:
+        connection = await (self._through_proxy(self._proxy) if self._proxy is not None else self._direct())
+        try:
+            connection.check_pins(self._pins)
+        except ConnectionFailed:
+            connection.abort()
+            raise
+        return connection
+
+    async def _direct(self) -> Connection:
         loop = asyncio.get_running_loop()
         endpoint = self.endpoint
-        context = self._context() if endpoint.secure else None
-        if self._proxy is None:
-            _, connection = await loop.create_connection(
-                lambda: Connection(self, self._limits),
-                endpoint.host,
-                endpoint.port,
+        context = self._context
+
+        def make() -> Connection:
+            return Connection(self, self._limits)
+
+        if self.unix_socket is not None:
+            from ..unix import connect as connect_unix
+
+            _, connection = await loop.create_unix_connection(
+                make,
+                sock=connect_unix(self.unix_socket),
                 ssl=context,
                 server_hostname=endpoint.host if context is not None else None,
                 ssl_handshake_timeout=self._timeouts.connect if context is not None else None,
-                # RFC 8305. The loop may leak a socket when the race is cancelled: not where there is nothing to race.
-                happy_eyeballs_delay=None if endpoint.loopback else 0.25,
             )
             return connection
+        connect = loop.create_connection
+        if isinstance(loop, asyncio.BaseEventLoop) and not endpoint.loopback:
+            # RFC 8305, where the loop can. It may leak a socket when the race is cancelled: not where nothing is raced.
+            connect = functools.partial(connect, happy_eyeballs_delay=0.25)
+        _, connection = await connect(
+            make,
+            endpoint.host,
+            endpoint.port,
+            ssl=context,
+            server_hostname=endpoint.host if context is not None else None,
+            ssl_handshake_timeout=self._timeouts.connect if context is not None else None,
+        )
+        return connection
+
+    async def _through_proxy(self, proxy: Proxy) -> Connection:
+        loop = asyncio.get_running_loop()
+        endpoint = self.endpoint
         transport, tunnel = await loop.create_connection(
-            lambda: _Tunnel(self._limits.header_bytes), self._proxy.host, self._proxy.port
+            lambda: Tunnel(self._limits.header_bytes), proxy.host, proxy.port
         )
         try:
-            tunnel.ask(self._proxy.connect(f"{_bracketed(endpoint.host)}:{endpoint.port}"))
+            tunnel.ask(proxy.connect(endpoint))
             await tunnel.open
             connection = Connection(self, self._limits)
             secured = await loop.start_tls(
-                transport, connection, cast("ssl.SSLContext", context), server_hostname=endpoint.host
+                transport,
+                connection,
+                cast("ssl.SSLContext", self._context),
+                server_hostname=endpoint.host,
+                ssl_handshake_timeout=self._timeouts.connect,
             )
         except BaseException:  # the socket must not outlive the attempt
             transport.abort()
@@ -447,83 +517,11 @@ class Pool:
         connection.connection_made(secured)
         return connection
 
-    def _context(self) -> ssl.SSLContext:
-        if self._tls is None:
-            import ssl  # lazy: a client on stdio or loopback never needs TLS
 
-            import truststore
+def _context(tls: TlsClientConfig | ssl.SSLContext | None) -> ssl.SSLContext:
+    from ..tls import client_context  # lazy: a client of plain http on loopback never needs it
 
-            context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            self._tls = context
-        return self._tls
-
-
-class _Proxy:
-    """The address of an HTTP proxy, and what is said to it."""
-
-    def __init__(self, url: str) -> None:
-        scheme, _, rest = url.partition("://")
-        userinfo, at, address = rest.rpartition("@")
-        try:
-            endpoint = parse_endpoint(f"{scheme}://{address}")
-        except UrlError as exc:
-            raise ConfigurationError(f"proxy=: {exc}") from None
-        if endpoint.secure:
-            raise ConfigurationError("proxy=: the proxy itself is reached by http://")
-        self.host, self.port = endpoint.host, endpoint.port
-        self._authorization = ""
-        if at:
-            from base64 import b64encode
-            from urllib.parse import unquote_to_bytes
-
-            token = b64encode(unquote_to_bytes(userinfo)).decode()
-            self._authorization = f"Proxy-Authorization: Basic {token}\r\n"
-
-    def connect(self, authority: str) -> bytes:
-        """The CONNECT request for `host:port`."""
-        return f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{self._authorization}\r\n".encode("ascii")
-
-
-class _Tunnel(asyncio.Protocol):
-    """Waits for the proxy's answer to CONNECT; after that the TLS handshake takes the transport over."""
-
-    def __init__(self, limit: int) -> None:
-        self.open: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._limit = limit
-        self._head = b""
-        self._transport: asyncio.Transport | None = None
-
-    def ask(self, request: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(request)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._head += data
-        if self.open.done() or (b"\r\n\r\n" not in self._head and len(self._head) <= self._limit):
-            return
-        line = self._head.split(b"\r\n", 1)[0].split(b" ")
-        if (
-            len(line) >= 2
-            and line[0].startswith(b"HTTP/1.")
-            and line[1].startswith(b"2")
-            and self._head.endswith(b"\r\n\r\n")
-        ):
-            self.open.set_result(None)
-        else:
-            status = line[1].decode("latin-1")[:3] if len(line) >= 2 else "no status"
-            self.open.set_exception(ConnectionFailed(f"The proxy refused the connection ({status})"))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.open.done():
-            self.open.set_exception(ConnectionFailed("The proxy closed the connection"))
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+    return client_context(tls)
 
 
 def _backoff(attempt: int) -> float:

@@ -1,11 +1,14 @@
 """The address of an MCP endpoint: what a client may connect to, and what counts as the same origin.
 
 Rules of this file:
-- Only `http` and `https`; no user name or password in the address, no fragment, no control characters, no non-ASCII.
+- Only `http` and `https`, or `ws` and `wss` where they are asked for; no user name or password in the address, no
+  fragment, no control characters, no non-ASCII.
 - Two endpoints are of one origin when scheme, host and port are the same (RFC 6454 section 5).
 - Loopback is `localhost` and the literal addresses 127.0.0.0/8 and ::1; a name that merely resolves there is not.
+- `unix:` is followed by the absolute path of a socket, as it is in the file system: nothing in it is decoded, and there
+  is no host, query or fragment.
 
-Spec: RFC 3986; RFC 9110 section 4.2.
+Spec: RFC 3986; RFC 9110 section 4.2; RFC 6455 section 3.
 """
 
 from __future__ import annotations
@@ -13,13 +16,19 @@ from __future__ import annotations
 import re
 import socket
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urljoin, urlsplit
 
-__all__ = ["Endpoint", "UrlError", "is_loopback", "parse_endpoint"]
+__all__ = ["HTTP", "WEBSOCKET", "Endpoint", "UrlError", "is_loopback", "parse_endpoint", "parse_unix"]
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?")
-_PORTS = {"http": 80, "https": 443}
+_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+HTTP: Final = ("https", "http")
+"""The schemes of Streamable HTTP, the secure one first."""
+WEBSOCKET: Final = ("wss", "ws")
+"""The schemes of WebSocket. RFC 6455 section 3."""
 
 
 class UrlError(ValueError):
@@ -37,8 +46,8 @@ class Endpoint:
 
     @property
     def secure(self) -> bool:
-        """True for https."""
-        return self.scheme == "https"
+        """True for https and wss."""
+        return self.scheme in ("https", "wss")
 
     @property
     def authority(self) -> str:
@@ -57,7 +66,7 @@ class Endpoint:
         return is_loopback(self.host)
 
     def join(self, reference: str) -> Endpoint:
-        """The endpoint that a Location header or an `endpoint` event names, relative to this one.
+        """The endpoint that a Location header or an `endpoint` event names, relative to this one, over HTTP.
 
         Raises:
             UrlError: the reference is not the address of an endpoint.
@@ -65,8 +74,12 @@ class Endpoint:
         return parse_endpoint(urljoin(self.origin + self.target, reference))
 
 
-def parse_endpoint(url: str) -> Endpoint:
-    """The endpoint in an absolute http or https URL.
+def parse_endpoint(url: str, schemes: tuple[str, str] = HTTP) -> Endpoint:
+    """The endpoint in an absolute URL.
+
+    Args:
+        url: the text.
+        schemes: `HTTP` or `WEBSOCKET`.
 
     Raises:
         UrlError: it is something else.
@@ -79,8 +92,8 @@ def parse_endpoint(url: str) -> Endpoint:
     except ValueError:
         raise UrlError("not a URL") from None
     scheme, host = parts.scheme.lower(), (parts.hostname or "").lower()
-    if scheme not in _PORTS:
-        raise UrlError("the scheme must be https, or http on loopback")
+    if scheme not in schemes:
+        raise UrlError(f"the scheme must be {schemes[0]}, or {schemes[1]} on loopback")
     if "@" in parts.netloc:
         raise UrlError("no user name or password may stand in the URL (use token= or headers=)")
     if "#" in url:
@@ -89,6 +102,20 @@ def parse_endpoint(url: str) -> Endpoint:
         raise UrlError("the URL names no valid host and port")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Endpoint(scheme, host, port or _PORTS[scheme], target)
+
+
+def parse_unix(target: str) -> str:
+    """The path in `unix:/path/of.sock`.
+
+    Raises:
+        UrlError: it is something else.
+    """
+    path = target.removeprefix("unix:")
+    if path == target or not path.startswith("/") or path.startswith("//"):
+        raise UrlError("a Unix socket is named by its absolute path: unix:/path/of.sock")
+    if not path.isprintable() or path.endswith("/"):
+        raise UrlError("the path of a Unix socket has no control characters, and does not end with /")
+    return path
 
 
 def is_loopback(host: str) -> bool:

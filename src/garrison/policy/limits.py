@@ -1,15 +1,19 @@
 """Limits and time-outs: frozen values whose defaults are the secure ones.
 
-Every number here is enforced by the live transport or parser that it names; there are no switches, only values.
+Rules of this file:
+- Every number here is enforced by the live transport or parser that it names; there are no switches, only values.
+- One object for all transports: what a number bounds, it bounds in the same way on each.
+- The defaults leave an honest program alone (a burst of 200 calls, 100 of them at once, 50 a second sustained), and are
+  tight where honesty needs no room.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 
-__all__ = ["Limits", "SecurityPolicy", "Timeouts"]
+__all__ = ["Limits", "Timeouts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +42,26 @@ class Limits:
     """Bytes of a whole HTTP head, request line included."""
     header_count: int = 64
     """Fields of one HTTP head."""
-    connections: int = 256
-    """Open connections of one listener."""
+    connections: int = 512
+    """Open connections of one listener. One more makes the connection that has waited longest without being let in
+    leave; where all were let in, it is refused."""
+    connections_per_address: int = 256
+    """The same, for the connections of one peer address."""
     in_flight: int = 128
     """Requests under way on one connection; reading stops until one ends."""
+    in_flight_per_principal: int = 256
+    """Requests under way of one principal, all connections together; one more is refused."""
+    message_rate: int = 100
+    """Messages a second on one connection; reading stops until there is room. A message costs one, and one more for
+    every 64 KiB of it."""
+    message_burst: int = 400
+    """Messages that may come at once before `message_rate` counts."""
+    malformed_per_minute: int = 20
+    """Malformed messages on one connection; one more ends it. Each is answered."""
+    body_rate: int = 1024
+    """Bytes a second in which a message that was begun has to arrive, once `Timeouts.body` has passed."""
+    fragments: int = 1024
+    """Frames of one WebSocket message."""
     outbound_bytes: int = 4 * 1024 * 1024
     """Bytes waiting for a peer that reads slowly, beside the one message being written."""
     sessions: int = 1_000
@@ -62,6 +82,8 @@ class Limits:
     """Worker threads for synchronous handlers."""
     pages: int = 100
     """Pages a client follows in one listing."""
+    progress_rate: int = 100
+    """Progress reports a second that a client passes on for one request; what is more is dropped."""
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
@@ -83,7 +105,9 @@ class Timeouts:
     head: float = 10.0
     """From the first byte of an HTTP head to its last."""
     body: float = 30.0
-    """From the end of the head to the end of the body."""
+    """From the first byte of a message to its last; a second more for every `Limits.body_rate` bytes that came."""
+    tls: float = 10.0
+    """A TLS handshake."""
     idle: float = 30.0
     """An HTTP connection with nothing under way."""
     write_stall: float = 30.0
@@ -93,7 +117,13 @@ class Timeouts:
     ask: float = 300.0
     """A server's question to a legacy client."""
     session_idle: float = 1800.0
-    """A legacy session without any request."""
+    """A legacy session, a WebSocket or a connection over a Unix socket without any request."""
+    session_max: float = 28_800.0
+    """A legacy session, in use or not."""
+    ping: float = 20.0
+    """Between pings on a WebSocket on which nothing arrives."""
+    pong: float = 20.0
+    """From a ping to any sign of life."""
     keep_alive: float = 15.0
     """Between comment lines on a quiet event stream."""
     request: float = 60.0
@@ -112,17 +142,3 @@ class Timeouts:
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 < value < float("inf"):
                 raise ConfigurationError(f"Timeouts.{name} must be a positive number of seconds")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SecurityPolicy:
-    """All security settings of a server or client in one value."""
-
-    limits: Limits = field(default_factory=Limits)
-    timeouts: Timeouts = field(default_factory=Timeouts)
-    allowed_hosts: tuple[str, ...] = ()
-    """Values of the Host header that are answered beside the loopback names, each `host` or `host:port`."""
-    allowed_origins: tuple[str, ...] = ()
-    """Values of the Origin header that are answered beside the listener's own, each `scheme://host[:port]`."""
-    dangerously_allow_unauthenticated: str = ""
-    """Why this listener needs no token. Empty: a token is asked for."""

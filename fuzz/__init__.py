@@ -1,0 +1,1 @@
+"""Coverage-guided fuzzers of the parsers: `python -m fuzz`. See README.md."""

@@ -1,0 +1,302 @@
+"""What `garrison doctor` finds out: a report of plain values, printed as tables or as JSON.
+
+Rules of this file:
+- The names of these classes' fields, and the values of `source`, `compared`, `level` and `kind`, are an interface:
+  they do not change.
+- No secret comes in here: of a token it is said where it comes from, of an environment variable its name.
+- A setting is looser than its default when it lets more pass, waits longer, or believes more.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import ssl
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, cast
+
+from ..errors import ConfigurationError
+from ..policy import SecurityPolicy
+from .plan import leaves
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from ..policy.tls import TlsServerConfig
+    from ..server import Server
+    from .plan import Plan
+
+__all__ = [
+    "Finding",
+    "Listener",
+    "Report",
+    "Setting",
+    "Tls",
+    "examined",
+    "findings",
+    "listener",
+    "settings",
+    "versions",
+]
+
+Compared = Literal["same", "tighter", "looser", "different"]
+
+_LARGER_IS_TIGHTER: Final = frozenset({"limits.body_rate"})
+_NEITHER: Final = frozenset({"public_url", "timeouts.keep_alive", "timeouts.shutdown"})
+_FAR: Final = 8
+"""A limit this many times its default is worth a warning."""
+_SOON: Final = 30
+"""Days before its end in which a certificate is worth a warning."""
+_TRUST: Final = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"})
+_OPENSSL: Final = frozenset({"OPENSSL_CONF", "OPENSSL_MODULES"})
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting of the policy."""
+
+    setting: str
+    value: object
+    default: object
+    source: str
+    """`default`, `code`, `file` or `command line`."""
+    compared: Compared
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How a listener speaks TLS."""
+
+    versions: tuple[str, ...]
+    certificate: str
+    expires: str | None
+    """When the certificate ends, as ISO 8601; None where it cannot be read."""
+    client_ca: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """Where the server would listen, and who is let in."""
+
+    transports: tuple[str, ...]
+    address: str | None = None
+    path: str | None = None
+    tls: Tls | None = None
+    client_certificates: bool = False
+    authentication: str
+    """Whether a token is asked for and where it comes from, or why not."""
+    public_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that the person who runs the server should know."""
+
+    level: Literal["warning", "note"]
+    kind: str
+    text: str
+
+
+@dataclass(slots=True)
+class Report:
+    """Everything."""
+
+    starts: bool = False
+    refusal: str | None = None
+    """Why it would not start, in the words of `garrison run`."""
+    server: dict[str, str] | None = None
+    listener: Listener | None = None
+    policy: list[Setting] = field(default_factory=list[Setting])
+    relaxations: dict[str, str] = field(default_factory=dict[str, str])
+    findings: list[Finding] = field(default_factory=list[Finding])
+    versions: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def versions() -> dict[str, str]:
+    """What it would run on."""
+    from .. import __version__
+
+    return {
+        "garrison": __version__,
+        "python": platform.python_version(),
+        "openssl": ssl.OPENSSL_VERSION,
+        "platform": platform.platform(),
+    }
+
+
+def settings(plan: Plan) -> list[Setting]:
+    """Every setting of the plan's policy."""
+    defaults = leaves(SecurityPolicy())
+    return [
+        Setting(name, _plain(value), _plain(defaults[name]), plan.sources[name], compared(name, value, defaults[name]))
+        for name, value in leaves(plan.policy).items()
+    ]
+
+
+def compared(name: str, value: object, default: object) -> Compared:
+    """How a setting's value stands to its default."""
+    if value == default:
+        return "same"
+    if name in _NEITHER:
+        return "different"
+    if isinstance(value, int | float) and isinstance(default, int | float):
+        return "looser" if (value > default) != (name in _LARGER_IS_TIGHTER) else "tighter"
+    return "looser"  # the defaults of all others are empty, or the strictest there is
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[str, str]", value))
+    return re.sub("//[^/@]*@", "//***@", value) if isinstance(value, str) else value
+
+
+def listener(plan: Plan) -> Listener:
+    """The facts of the plan's listener."""
+    network = plan.network
+    public = cast("str", _plain(plan.policy.public_url)) or None
+    if plan.unix is not None:
+        return Listener(
+            transports=("unix",),
+            address=f"unix:{plan.unix.path}",
+            authentication="no token: the socket's mode and the peer's user id decide",
+            public_url=public,
+        )
+    if network is None:
+        return Listener(
+            transports=("stdio",),
+            authentication="no token: the client is whoever starts the program",
+            public_url=public,
+        )
+    host = f"[{network.host}]" if ":" in network.host else network.host
+    mutual = network.tls is not None and network.tls.client_ca is not None
+    if plan.token_from:
+        asked = f"a token, given by {plan.token_from}"
+    elif mutual:
+        asked = "no token: every client must show a certificate"
+    elif plan.policy.dangerously_allow_unauthenticated:
+        asked = "no token: dangerously_allow_unauthenticated"
+    else:
+        asked = "a token, made at the start"
+    return Listener(
+        transports=tuple(name for name, on in (("http", network.http), ("websocket", network.websocket)) if on),
+        address=f"{host}:{network.port}" if network.unix is None else f"unix:{network.unix.path}",
+        path=network.path,
+        tls=None if network.tls is None else _tls(network.tls),
+        client_certificates=mutual,
+        authentication=asked,
+        public_url=public,
+    )
+
+
+def _tls(tls: TlsServerConfig) -> Tls:
+    end = _end(tls)
+    return Tls(
+        versions=("1.3",) if tls.minimum == "1.3" else ("1.2", "1.3"),
+        certificate=os.fspath(tls.certificate),
+        expires=None if end is None else end.isoformat(),
+        client_ca=None if tls.client_ca is None else os.fspath(tls.client_ca),
+    )
+
+
+def _end(tls: TlsServerConfig) -> datetime | None:
+    """When the certificate ends; None where it cannot be read, which is refused elsewhere."""
+    from cryptography.x509 import load_pem_x509_certificate
+
+    try:
+        with open(tls.certificate, "rb") as file:
+            return load_pem_x509_certificate(file.read(1024 * 1024)).not_valid_after_utc
+    except (OSError, ValueError):
+        return None
+
+
+def examined(server: Server, plan: Plan) -> str | None:
+    """Why `garrison run` would not start with this plan, in its own words; None when it would."""
+    network = plan.network
+    try:
+        if network is not None:
+            from ..server.serve import HttpServing
+            from ..server.workers import check_workers
+
+            arguments = network._asdict()
+            check_workers(server, arguments.pop("workers"))
+            HttpServing(server, **arguments)
+            if network.tls is not None:
+                from ..transports.tls import server_context
+
+                server_context(network.tls)
+    except ConfigurationError as exc:
+        return str(exc)
+    return None
+
+
+def findings(server: Server, plan: Plan, *, token_shown: bool) -> list[Finding]:
+    """What is doubtful, the worst first.
+
+    Args:
+        server, plan: what would be served.
+        token_shown: the token stands on the command line.
+    """
+    found = [*_surroundings(), *_policy(plan)]
+    if token_shown:
+        text = "the token is on the command line, where other users see it: use --token-file or GARRISON_TOKEN"
+        found.append(Finding("warning", "token_visible", text))
+    if plan.network is not None:
+        found += _network(server, plan)
+    if server.legacy != "off":
+        text = f'handshake revisions are served (legacy="{server.legacy}"): "off" where every client knows 2026-07-28'
+        found.append(Finding("note", "legacy", text))
+    return sorted(found, key=lambda each: each.level, reverse=True)
+
+
+def _surroundings() -> list[Finding]:
+    found: list[Finding] = []
+    for name in sorted(os.environ):
+        if name in _TRUST or name.upper().endswith("_PROXY"):
+            text = f"{name} is set: Garrison ignores it; other libraries in this program may not"
+            found.append(Finding("warning", "environment", text))
+        elif name in _OPENSSL:
+            text = f"{name} is set: OpenSSL itself obeys it, and can be made weaker by it"
+            found.append(Finding("warning", "environment", text))
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        found.append(Finding("warning", "root", "this is root: run servers as a user of their own"))
+    if ssl.OPENSSL_VERSION_INFO < (3, 0):
+        found.append(Finding("warning", "openssl", f"{ssl.OPENSSL_VERSION} is no longer maintained: use 3.0 or newer"))
+    if sys.flags.dev_mode:
+        found.append(Finding("note", "dev_mode", "Python runs in its development mode"))
+    return found
+
+
+def _policy(plan: Plan) -> list[Finding]:
+    found: list[Finding] = []
+    defaults = leaves(SecurityPolicy())
+    for name, value in leaves(plan.policy).items():
+        default = defaults[name]
+        if not isinstance(value, int | float) or not isinstance(default, int | float) or name in _NEITHER:
+            continue
+        times = default / value if name in _LARGER_IS_TIGHTER else value / default
+        if times >= _FAR:
+            found.append(Finding("warning", "limit", f"{name} is {times:,.0f} times as loose as its default"))
+    if plan.replaced:
+        text = f"the file replaces the policy of the code, which sets {', '.join(plan.replaced)}"
+        found.append(Finding("warning", "code_replaced", text))
+    return found
+
+
+def _network(server: Server, plan: Plan) -> list[Finding]:
+    from datetime import UTC, datetime
+
+    found: list[Finding] = []
+    if server.http_sse:
+        text = "the transport of 2024-11-05 is served (http_sse=True): leave it out when no client needs it"
+        found.append(Finding("warning", "http_sse", text))
+    if not server.has_state_key:
+        text = "state_key is not set: give one where several processes serve the same clients"
+        found.append(Finding("note", "state_key", text))
+    tls = plan.network.tls if plan.network is not None else None
+    end = None if tls is None else _end(tls)
+    if end is not None and (days := (end - datetime.now(UTC)).days) < _SOON:
+        found.append(Finding("warning", "certificate", f"the certificate ends in {days} days"))
+    return found

@@ -1,0 +1,118 @@
+"""WebSocket, the client's transport. The frames are in `transports/websocket_client.py`.
+
+Rules of this file:
+- `wss` everywhere; `ws` on loopback, and to hosts that the policy names with a reason.
+- The token is a header of the handshake, never a part of the URL. No cookies, no proxy, nothing of the environment.
+- Nothing is sent before the certificate, and the pins where there are some, were found good.
+
+Spec: RFC 6455.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ssl
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigurationError, ConnectionFailed
+from ..transports.http.url import WEBSOCKET, UrlError, parse_endpoint
+from ..transports.websocket_client import Handshake, WebSocketConnection
+from .outbound import allow_plain, request_headers
+from .sockets import SocketTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..policy import Limits, Timeouts
+    from ..policy.tls import TlsClientConfig
+    from ..policy.transports import WebSocketConfig
+
+__all__ = ["WebSocketTransport"]
+
+
+class WebSocketTransport(SocketTransport):
+    """A server at a `wss` or `ws` address.
+
+    Args:
+        config: where it is, and how it is spoken to.
+        limits, timeouts: the client's policy.
+        tls: in place of `config.tls`.
+        insecure_hosts: host -> why it may be spoken to without TLS off loopback.
+
+    Raises:
+        ConfigurationError: the URL, a header, the token or a TLS setting is not one.
+        ConnectionFailed: plain ws to a host that is neither loopback nor named.
+    """
+
+    def __init__(
+        self,
+        config: WebSocketConfig,
+        *,
+        limits: Limits,
+        timeouts: Timeouts,
+        tls: ssl.SSLContext | TlsClientConfig | None = None,
+        insecure_hosts: Mapping[str, str] | None = None,
+    ) -> None:
+        try:
+            endpoint = parse_endpoint(config.url, WEBSOCKET)
+        except UrlError as exc:
+            raise ConfigurationError(f"the URL of the server: {exc}") from None
+        allow_plain(endpoint, insecure_hosts or {})
+        super().__init__(endpoint.origin, limits=limits, timeouts=timeouts)
+        tls = config.tls if tls is None else tls
+        if tls is not None and not endpoint.secure:
+            raise ConfigurationError("tls= is for wss endpoints")
+        self._endpoint = endpoint
+        self._pins = () if tls is None or isinstance(tls, ssl.SSLContext) else tls.pins
+        self._context = _context(tls) if endpoint.secure else None
+        self._handshake = Handshake(
+            endpoint=endpoint,
+            subprotocol=config.subprotocol,
+            compression=config.compression,
+            headers=request_headers(config.headers, config.token),
+        )
+
+    async def connect(self) -> WebSocketConnection:
+        endpoint, context = self._endpoint, self._context
+        connection = WebSocketConnection(
+            self._handshake,
+            limits=self.limits,
+            timeouts=self.timeouts,
+            on_text=self.receive,
+            on_too_large=self.too_large,
+            on_lost=self.lost,
+        )
+        reach = connection.loop.create_connection
+        if isinstance(connection.loop, asyncio.BaseEventLoop) and not endpoint.loopback:
+            # RFC 8305, where the loop can. It may leak a socket when the race is cancelled: not where nothing is raced.
+            reach = functools.partial(reach, happy_eyeballs_delay=0.25)
+        try:
+            transport, _ = await reach(
+                lambda: connection,
+                endpoint.host,
+                endpoint.port,
+                ssl=context,
+                server_hostname=endpoint.host if context is not None else None,
+                ssl_handshake_timeout=self.timeouts.connect if context is not None else None,
+            )
+            if self._pins:
+                from ..transports.tls import check_pins
+
+                check_pins(transport.get_extra_info("ssl_object"), self._pins)
+            await connection.agree()
+        except ssl.SSLError as exc:
+            connection.abort()
+            from ..transports.tls import explain
+
+            raise ConnectionFailed(f"{self.where}: {explain(exc)}") from exc
+        except BaseException:  # whatever ended the attempt, its socket must not outlive it
+            connection.abort()
+            raise
+        return connection
+
+
+def _context(tls: TlsClientConfig | ssl.SSLContext | None) -> ssl.SSLContext:
+    from ..transports.tls import client_context  # lazy: a client of ws on loopback never needs it
+
+    return client_context(tls)

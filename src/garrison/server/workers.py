@@ -1,0 +1,148 @@
+"""Several processes that serve one address, so that more than one core works.
+
+Rules of this file:
+- The parent binds, forks and watches; it serves nothing itself. A worker that dies is replaced, but not without end.
+- Every worker is the same: what one has sealed another opens (`state_key`), and nothing is remembered in between, so
+  sessions of handshake revisions cannot be served this way.
+- SIGTERM and SIGINT to the parent end all workers in order; a parent that dies takes them along.
+
+Limits are of each worker.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .app import Server
+
+__all__ = ["check_workers", "serve_with_workers"]
+
+_DEATHS: Final = 5
+"""Workers that may die within `_WINDOW` seconds before all are ended."""
+_WINDOW: Final = 10.0
+_GRACE: Final = 2.0
+
+
+def check_workers(server: Server, count: int) -> None:
+    """Refuse what several processes cannot do together.
+
+    Raises:
+        ConfigurationError: no shared key, sessions, or a platform that cannot fork. The message names the setting.
+    """
+    if type(count) is not int or count < 1:
+        raise ConfigurationError(f"workers={count!r}: a positive number")
+    if count == 1:
+        return
+    if not hasattr(os, "fork"):
+        raise ConfigurationError("workers: this platform cannot fork; start several servers behind a proxy")
+    if not server.has_state_key:
+        raise ConfigurationError(
+            f"workers={count}: each would seal with a key of its own; give the server a state_key of 32 bytes that all "
+            "of them share"
+        )
+    if server.legacy == "sessions":
+        raise ConfigurationError(
+            f'workers={count}: a session would be known to one of them only; set legacy="stateless" or "off"'
+        )
+
+
+def serve_with_workers(count: int, sockets: list[socket.socket], serve: Callable[[], None], grace: float) -> None:
+    """Run `serve` in `count` processes until a signal asks to stop.
+
+    Args:
+        count: how many.
+        sockets: bound, and inherited by all; closed here at the end.
+        serve: what each process does; it ends at SIGTERM.
+        grace: seconds until a worker that does not end is killed.
+
+    Raises:
+        ConfigurationError: workers die again and again.
+    """
+    workers: set[int] = set()
+    deaths: list[float] = []
+    stopping = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopping
+        stopping = True
+        for pid in workers:
+            os.kill(pid, signal.SIGTERM)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        while not stopping:
+            while len(workers) < count and not stopping:
+                workers.add(_fork(serve))
+            try:
+                pid, _ = os.waitpid(-1, 0)
+            except (InterruptedError, ChildProcessError):
+                continue
+            workers.discard(pid)
+            if stopping:
+                break
+            deaths = [at for at in deaths if time.monotonic() - at < _WINDOW] + [time.monotonic()]
+            if len(deaths) > _DEATHS:
+                raise ConfigurationError(f"workers: {len(deaths)} of them died within {_WINDOW:g} s; see the log")
+    finally:
+        _end(workers, grace + _GRACE)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for sock in sockets:
+            sock.close()
+
+
+def _fork(serve: Callable[[], None]) -> int:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        _die_with(parent)
+        serve()
+        status = 0
+    except KeyboardInterrupt:
+        status = 0
+    except BaseException as exc:  # noqa: BLE001 - the worker's end, told by Python as at any other program's end
+        sys.excepthook(type(exc), exc, exc.__traceback__)
+    finally:
+        os._exit(status)
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel end this process when its parent dies, where it can."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _end(workers: set[int], grace: float) -> None:
+    for pid in workers:
+        os.kill(pid, signal.SIGTERM)
+    until = time.monotonic() + grace
+    while workers:
+        pid, _ = os.waitpid(-1, os.WNOHANG)
+        workers.discard(pid)
+        if not pid:
+            if time.monotonic() > until:
+                for each in workers:
+                    os.kill(each, signal.SIGKILL)
+                until = float("inf")
+            time.sleep(0.02)

@@ -1,0 +1,545 @@
+"""One HTTP/1.1 connection of the edge: an `asyncio.Protocol` over llhttp.
+
+Rules of this file:
+- Every byte is counted while it is read: the head against `Limits.header_bytes`, the body against
+  `Limits.message_bytes`. What is too large is refused before it is kept.
+- Every phase has a deadline, which the listener's sweep looks at; no request costs a timer.
+- One request at a time per connection. What the peer sends ahead is parsed, answered in order, and bounded: while a
+  response is due nothing more is read from the socket, nor while the meter says that the peer has sent enough.
+- A request that breaks HTTP is answered after those before it, and the connection closed, so that no second meaning of
+  its bytes survives. The close lingers, so that a peer that is still sending can read why.
+- What waits for a slow reader is bounded by `Limits.outbound_bytes`; a peer that takes nothing is put out.
+
+RFC 9112; RFC 9110.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Final, cast
+
+import httptools
+
+from ... import events
+from ...errors import BadRequest, Overloaded, Refused
+from ..listener import half_close
+from .exchange import SECURITY_FIELDS, Head, reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..flood import Place
+    from ..peer import Peer
+    from .edge import HttpListener
+
+__all__ = ["HttpConnection"]
+
+_JSON_OK: Final = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n%bcontent-length: %%d\r\n\r\n%%b" % SECURITY_FIELDS
+)
+_STREAM: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-accel-buffering: no\r\n%b" % SECURITY_FIELDS
+_CHUNKED: Final = b"transfer-encoding: chunked\r\n"
+_CLOSE: Final = b"connection: close\r\n"
+_AHEAD: Final = 64 * 1024
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_LINGER: Final = 2.0
+
+
+def _response(status: int, body: bytes, fields: bytes) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n%b%b%b%b\r\n%b" % (
+        status,
+        reason(status),
+        b"content-type: application/json\r\n" if body else b"",
+        SECURITY_FIELDS,
+        fields,
+        b"content-length: %d\r\n" % len(body) if status != 204 else b"",
+        body,
+    )
+
+
+class HttpConnection(asyncio.Protocol):
+    """One peer. Its states: reading a head, reading a body, answering, and closing."""
+
+    __slots__ = (
+        "_body",
+        "_body_until",
+        "_chunk",
+        "_chunks",
+        "_failure",
+        "_fresh",
+        "_head",
+        "_head_bytes",
+        "_head_raw",
+        "_keep",
+        "_known",
+        "_listener",
+        "_meter",
+        "_pace",
+        "_parser",
+        "_paused",
+        "_place",
+        "_queue",
+        "_reading",
+        "_reply",
+        "_room",
+        "_size",
+        "_streaming",
+        "_upgrade",
+        "answering",
+        "closing",
+        "deadline",
+        "on_gone",
+        "peer",
+        "transport",
+    )
+
+    def __init__(self, listener: HttpListener, peer: Peer, place: Place) -> None:
+        self._listener = listener
+        self.peer = peer
+        self._place = place
+        self._meter = place.meter
+        self._known = False
+        self._pace: asyncio.TimerHandle | None = None
+        self._reply = b""
+        self._upgrade = False
+        self._body_until = 0.0
+        self._parser = httptools.HttpRequestParser(self)
+        self._head: Head | None = None
+        self._head_bytes = 0
+        self._head_raw = 0
+        self._fresh = False
+        self._chunk = b""
+        self._body: bytes = b""
+        self._chunks: bytearray | None = None
+        self._size = 0
+        self._queue: deque[tuple[Head, bytes, bool]] = deque()
+        self._failure: Refused | None = None
+        self._keep = True
+        self._reading = True
+        self._paused: bytes = b""
+        self._room: asyncio.Future[None] | None = None
+        self._streaming = False
+        self.answering = False
+        self.closing = False
+        self.deadline = 0.0
+        self.on_gone: Callable[[], None] | None = None
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.deadline = self._listener.now() + self._listener.timeouts.head
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._listener.gone(self, self._place)
+        self.closing = True
+        if self._pace is not None:
+            self._pace.cancel()
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        self._gone()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        if self.closing:
+            return
+        if self.answering or self._paused or self._room is not None or self._pace is not None:
+            self._hold(data)
+            return
+        if self._head is None and not self._queue and self._failure is None:
+            known = self._listener.heads.match(data)
+            if known is not None and self._shortcut(*known):
+                return
+        self._feed(data)
+
+    def _shortcut(self, head: Head, body: bytes) -> bool:
+        """Serve a request whose head needs no parsing. False if the gate has an objection, for the parser to repeat."""
+        listener = self._listener
+        if not head.cleared:
+            if not listener.application.lasting:
+                head = head.copy()  # what is found out about this connection is not for the others
+            head.peer = self.peer
+            try:
+                listener.application.check(head)
+            except Refused:
+                return False
+            head.cleared = listener.application.lasting
+        if len(body) > listener.limits.message_bytes:
+            return False
+        if not self._known:
+            self._let_in()
+        self._keep = True
+        self._serve(head, body)
+        return True
+
+    def _let_in(self) -> None:
+        self._known = True
+        self._place.let_in()
+
+    def _serve(self, head: Head, body: bytes) -> None:
+        """Have a complete request answered, and count it."""
+        listener = self._listener
+        self.answering = True
+        self.deadline = 0.0
+        self._reply = head.reply
+        if head.client is not None:
+            if listener.floods.lend(head.client, listener.now()).take(listener.now(), len(body)) > 0.0:
+                error = Overloaded("Too many requests", hint="Limits.message_rate", status=429)
+                error.peer = head.client
+                self.respond(*listener.application.refusal(error))
+                return
+        else:
+            wait = self._meter.take(listener.now(), len(body))
+            if wait > 0.0:
+                self._pace = listener.loop.call_later(wait, self._unpace)
+                events.record("limit.reached", "reading paused", peer=self.peer.address, setting="Limits.message_rate")
+        listener.application.handle(head, body, self)
+
+    def _unpace(self) -> None:
+        self._pace = None
+        if not self.answering and not self.closing:
+            self._wait()
+
+    def pause_writing(self) -> None:
+        self._room = self._listener.loop.create_future()
+        self.deadline = self._listener.now() + self._listener.timeouts.write_stall
+
+    def resume_writing(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        self._room = None
+        if self.answering:
+            self.deadline = 0.0
+        elif not self.closing and self._pace is None:
+            self._wait()
+
+    # Reading
+
+    def _hold(self, data: bytes) -> None:
+        """Bytes that came while a response is due: keep a few, to see the peer leave, then read no more."""
+        self._paused += data
+        if self._reading and len(self._paused) >= _AHEAD:
+            self._reading = False
+            self.transport.pause_reading()
+
+    def _feed(self, data: bytes) -> None:
+        self._fresh = False
+        self._chunk = data
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as exc:
+            if self._upgrade:
+                self._switch(data[cast("int", exc.args[0]) :])
+                return
+            # Another protocol was offered, and is not taken up (RFC 9110 section 7.8). What follows is not read.
+            if self._queue:
+                head, body, _ = self._queue.pop()
+                self._queue.append((head, body, False))
+        except httptools.HttpParserCallbackError:
+            self._failure = self._failure or BadRequest("Malformed HTTP request")
+        except httptools.HttpParserError:
+            self._failure = BadRequest("Malformed HTTP request")
+        if self._failure is None and self._head is not None and self._head_bytes >= 0 and not self._fresh:
+            # The parser keeps an unfinished head: at most the limit and the chunk in which it began.
+            self._head_raw += len(data)
+            if self._head_raw > self._listener.limits.header_bytes:
+                self._failure = BadRequest("Header too large", status=431, hint="Limits.header_bytes")
+        self._next()
+
+    # llhttp callbacks
+
+    def _objection(self, refusal: Refused) -> Refused:
+        """Remember why parsing ends; the parser passes on no more than that it did."""
+        self._failure = refusal
+        return refusal
+
+    def on_message_begin(self) -> None:
+        if len(self._queue) >= self._listener.limits.in_flight:
+            raise self._objection(Overloaded("Too many requests sent ahead", hint="Limits.in_flight"))
+        self._head = Head()
+        self._head_bytes = self._head_raw = 0
+        self._fresh = True
+        self._body = b""
+        self._chunks = None
+        self._size = 0
+        self.deadline = self._listener.now() + self._listener.timeouts.head
+
+    def on_url(self, url: bytes) -> None:
+        head = self._head
+        if head is not None:
+            head.path += url
+            self._head_bytes += len(url)
+            if self._head_bytes > self._listener.limits.header_bytes:
+                raise self._objection(BadRequest("Header too large", status=431, hint="Limits.header_bytes"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        head = self._head
+        if head is None or self._head_bytes < 0:
+            raise self._objection(BadRequest("Trailer fields are not served"))
+        self._head_bytes += len(name) + len(value) + 4
+        limits = self._listener.limits
+        if len(head.fields) >= limits.header_count or self._head_bytes > limits.header_bytes:
+            raise self._objection(
+                BadRequest("Header too large", status=431, hint="Limits.header_count, Limits.header_bytes")
+            )
+        head.add(name, value)
+
+    def on_headers_complete(self) -> None:
+        head = self._head
+        if head is None:
+            return
+        listener = self._listener
+        parser = self._parser
+        self._head_bytes = -1
+        head.method = parser.get_method()
+        head.path, _, head.query = head.path.partition(b"?")
+        head.peer = self.peer
+        scheme = b"https://" if self.peer.secure else b"http://"
+        if head.path.startswith(scheme):
+            # RFC 9112 section 3.2.2: the authority of an absolute target counts, whatever Host says.
+            head.fields[b"host"], slash, path = head.path[len(scheme) :].partition(b"/")
+            head.path = slash + path
+        if head.repeated is not None:
+            raise self._objection(BadRequest(f"Repeated header field {head.repeated.decode('latin-1')}"))
+        if parser.get_http_version() not in ("1.1", "1.0"):
+            raise self._objection(BadRequest("HTTP version not served"))
+        length = head.fields.get(b"content-length")
+        if length is not None and int(length) > listener.limits.message_bytes:
+            raise self._objection(BadRequest("Message too large", status=413, hint="Limits.message_bytes"))
+        try:
+            listener.application.check(head)
+        except Refused as refusal:
+            refusal.reply += head.reply
+            refusal.peer = head.client or self.peer.address
+            raise self._objection(refusal) from None
+        if not self._known:
+            self._let_in()
+        # llhttp says it of HTTP/1.0 too.
+        asked = parser.should_upgrade() and parser.get_http_version() == "1.1"
+        self._upgrade = asked and head.fields.get(b"upgrade", b"").lower() == b"websocket"
+        self.deadline = self._body_until = listener.now() + listener.timeouts.body
+        expect = head.fields.get(b"expect")
+        if expect is not None:
+            if expect.lower() != b"100-continue":
+                raise self._objection(BadRequest("Expectation failed", status=417))
+            if not self._queue and not self.answering:
+                self.transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        self._size += len(body)
+        if self._size > self._listener.limits.message_bytes:
+            raise self._objection(BadRequest("Message too large", status=413, hint="Limits.message_bytes"))
+        self.deadline = self._body_until + self._size / self._listener.limits.body_rate
+        if not self._body:
+            self._body = body
+        elif self._chunks is None:
+            self._chunks = bytearray(self._body) + body
+        else:
+            self._chunks += body
+
+    def on_message_complete(self) -> None:
+        head = self._head
+        if head is None:
+            return
+        body = self._body if self._chunks is None else bytes(self._chunks)
+        if self._fresh and not self._queue:
+            self._listener.heads.learn(self._chunk, head)
+        keep = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
+        self._queue.append((head, body, keep))
+        self._head = None
+        self._body = b""
+        self._chunks = None
+
+    # Answering
+
+    def _next(self) -> None:
+        """Serve what is complete, in order; after the last, answer what broke."""
+        while self._queue and not self._busy:
+            head, body, self._keep = self._queue.popleft()
+            self._serve(head, body)
+        if self._failure is not None and not self.answering and not self._queue:
+            self._refuse(self._failure)
+
+    def _switch(self, rest: bytes) -> None:
+        """Hand the connection over to the protocol that was asked for. `rest` is what followed the request."""
+        head, body, _ = self._queue.pop()
+        listener = self._listener
+        try:
+            if self._queue or self._busy or body:
+                raise BadRequest("A request to upgrade stands alone")
+            taken = listener.application.upgrade(head)
+        except Refused as refusal:
+            refusal.reply += head.reply
+            refusal.peer = head.client or self.peer.address
+            self._failure = refusal
+            self._next()
+            return
+        if taken is None:
+            self._queue.append((head, body, False))
+            self._next()
+            return
+        fields, takeover = taken
+        guest = takeover(listener, self._place)
+        self.transport.write(b"HTTP/1.1 101 Switching Protocols\r\n%b\r\n" % fields)
+        self.closing = True
+        listener.guests.discard(self)
+        listener.add(guest)
+        self._place.evict_by(guest.abort)
+        self.transport.set_protocol(cast("asyncio.BaseProtocol", guest))
+        guest.connection_made(self.transport)
+        if rest:
+            guest.data_received(rest)
+
+    def malformed(self) -> None:
+        if self._meter.malformed(self._listener.now()):
+            self._keep = False
+            events.record(
+                "limit.reached",
+                "too many malformed messages",
+                peer=self.peer.address,
+                setting="Limits.malformed_per_minute",
+            )
+
+    def respond(self, status: int, body: bytes, fields: bytes = b"") -> None:
+        if self.closing or not self.answering:
+            return
+        keep = self._keep and not self._listener.closing
+        if status == 200 and keep and not fields and not self._reply:
+            self.transport.write(_JSON_OK % (len(body), body))
+        else:
+            self._write(status, body, fields + self._reply, keep)
+        self._done(keep)
+
+    def _write(self, status: int, body: bytes, fields: bytes, keep: bool) -> None:
+        self.transport.write(_response(status, body, fields if keep else fields + _CLOSE))
+
+    @staticmethod
+    def refusal(answer: tuple[int, bytes, bytes]) -> bytes:
+        """The bytes of a refusal after which the connection is closed."""
+        status, body, fields = answer
+        return _response(status, body, fields + _CLOSE)
+
+    def start_stream(self, fields: bytes = b"") -> None:
+        if self.closing or not self.answering:
+            return
+        self._streaming = True
+        # What is not kept open ends with its connection: HTTP/1.0 knows no chunks.
+        ending = _CHUNKED if self._keep else _CLOSE
+        self.transport.write(b"%b%b%b%b\r\n" % (_STREAM, fields, self._reply, ending))
+        self._listener.streams.add(self)
+
+    def send_event(self, event: bytes) -> None:
+        if self.closing or not self._streaming:
+            return
+        transport = self.transport
+        transport.write(b"%x\r\n%b\r\n" % (len(event), event) if self._keep else event)
+        if self._room is not None and transport.get_write_buffer_size() > self._listener.limits.outbound_bytes + len(
+            event
+        ):
+            events.record(
+                "limit.reached", "slow reader put out", peer=self.peer.address, setting="Limits.outbound_bytes"
+            )
+            self.abort()
+
+    def end_stream(self) -> None:
+        if self.closing or not self._streaming:
+            return
+        self._streaming = False
+        self._listener.streams.discard(self)
+        if self._keep:
+            self.transport.write(b"0\r\n\r\n")
+        self._done(self._keep and not self._listener.closing)
+
+    async def drain(self) -> None:
+        room = self._room
+        if room is not None and not self.closing:
+            await asyncio.shield(room)
+
+    def _done(self, keep: bool) -> None:
+        self.answering = False
+        self.on_gone = None
+        if not keep:
+            self._close()
+            return
+        if self._room is None and self._pace is None:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Nothing is due: wait for the next request, or go on with what came already."""
+        listener = self._listener
+        self.deadline = listener.now() + (listener.timeouts.idle if self._head is None else listener.timeouts.body)
+        if self._queue or self._failure is not None or self._paused or not self._reading:
+            listener.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Serve what waited while the last response was due, then read again."""
+        if self._busy:
+            return
+        self._next()
+        if self._busy:
+            return
+        data, self._paused = self._paused, b""
+        if data:
+            self._feed(data)
+        if not self._reading and not self._busy:
+            self._reading = True
+            self.transport.resume_reading()
+
+    @property
+    def _busy(self) -> bool:
+        """True while nothing more should be taken."""
+        return self.closing or self.answering or self._room is not None or self._pace is not None
+
+    # Ending
+
+    def _refuse(self, error: Refused) -> None:
+        """Answer a request that goes no further, and close."""
+        if self.closing:
+            return
+        error.peer = error.peer or self.peer.address
+        status, body, fields = self._listener.application.refusal(error)
+        if self._head is not None and self._head.method == b"HEAD":
+            body = b""
+        self._write(status, body, fields + error.reply, keep=False)
+        self.closing = True
+        self.deadline = self._listener.now() + _LINGER
+        if not self._reading:
+            self.transport.resume_reading()
+        # A close with unread bytes would reset the connection before the peer has read the answer. TLS has no half of a
+        # close: there the peer has the answer's length, and is left to close.
+        if self.transport.can_write_eof():
+            half_close(self.transport)
+
+    def _close(self) -> None:
+        self.closing = True
+        self.deadline = self._listener.now() + self._listener.timeouts.write_stall
+        self.transport.close()
+
+    def leave(self) -> None:
+        """The listener stops: end now, or with the response that is due."""
+        if not self.closing and not self.answering:
+            self._close()
+
+    def abort(self) -> None:
+        """End the connection now."""
+        self.closing = True
+        self._gone()
+        self.transport.abort()
+
+    def _gone(self) -> None:
+        self._listener.streams.discard(self)
+        gone, self.on_gone = self.on_gone, None
+        if gone is not None:
+            gone()
+
+    def expire(self) -> None:
+        """The deadline of the present phase has passed."""
+        if self._head is not None and not self.closing and not self.answering:
+            self._refuse(BadRequest("Request not complete in time", status=408, hint="Timeouts.head, Timeouts.body"))
+        elif self.closing and not self.transport.is_closing() and not self.transport.can_write_eof():
+            self._close()
+        else:
+            self.abort()

@@ -1,0 +1,349 @@
+"""`garrison doctor`: it says what `garrison run` would do, where each setting came from, and no secret."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from garrison import Limits, SecurityPolicy, Timeouts
+from garrison.cli import main
+from garrison.cli.checkup import compared
+from garrison.cli.plan import leaves
+from tests.support.certs import Authority
+
+SERVER = 'from garrison import Limits, SecurityPolicy, Server\nserver = Server("checked", version="2.0"{more})\n'
+CANARY = "canary-in-a-coal-mine"
+
+Ask = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture(autouse=True)
+def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder with a server, in an environment in which nothing is doubtful."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.chdir(tmp_path)
+    for name in tuple(os.environ):
+        if name.upper().endswith("_PROXY") or name.startswith(("SSL", "OPENSSL_", "GARRISON_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000 if os.getuid() == 0 else os.getuid())
+    write(tmp_path)
+    return tmp_path
+
+
+def write(place: Path, more: str = "") -> None:
+    (place / "server.py").write_text(SERVER.replace("{more}", more))
+
+
+def private(path: Path, text: str) -> str:
+    path.write_text(text)
+    path.chmod(0o600)
+    return str(path)
+
+
+@pytest.fixture
+def ask(capfd: pytest.CaptureFixture[str]) -> Ask:
+    def ask(*words: str) -> tuple[int, dict[str, Any]]:
+        status = main(["doctor", "server.py", "--json", *words])
+        out, err = capfd.readouterr()
+        assert err == "" and out.count("\n") == 1
+        return status, json.loads(out)
+
+    return ask
+
+
+def setting(report: dict[str, Any], name: str) -> dict[str, Any]:
+    (found,) = [each for each in report["policy"] if each["setting"] == name]
+    return found
+
+
+def kinds(report: dict[str, Any]) -> set[str]:
+    return {each["kind"] for each in report["findings"]}
+
+
+def test_the_members_of_the_report_do_not_change(ask: Ask, place: Path) -> None:
+    authority = Authority(place)
+    leaf = authority.leaf()
+    status, report = ask("--http", ":0", "--tls-cert", str(leaf.certificate), "--tls-key", str(leaf.key))
+    assert status == 0 and report["starts"] is True and report["refusal"] is None
+    assert report.keys() == {
+        "starts", "refusal", "server", "listener", "policy", "relaxations", "findings", "versions"
+    }  # fmt: skip
+    assert report["server"] == {"name": "checked", "version": "2.0"}
+    assert report["listener"].keys() == {
+        "transports", "address", "path", "tls", "client_certificates", "authentication", "public_url"
+    }  # fmt: skip
+    assert report["listener"]["tls"].keys() == {"versions", "certificate", "expires", "client_ca"}
+    assert {tuple(each) for each in report["policy"]} == {("setting", "value", "default", "source", "compared")}
+    assert {tuple(each) for each in report["findings"]} == {("level", "kind", "text")}
+    assert report["versions"].keys() == {"garrison", "python", "openssl", "platform"}
+
+
+def test_every_setting_is_there_with_its_default(ask: Ask) -> None:
+    _, report = ask()
+    default = leaves(SecurityPolicy())
+    assert [each["setting"] for each in report["policy"]] == list(default)
+    for each in report["policy"]:
+        assert each["value"] == each["default"] == json.loads(json.dumps(default[each["setting"]], default=dict))
+        assert (each["source"], each["compared"]) == ("default", "same")
+    assert report["relaxations"] == {}
+
+
+def test_where_a_setting_came_from(ask: Ask, place: Path) -> None:
+    write(place, ', policy=SecurityPolicy(limits=Limits(batch=3), allowed_hosts=("code.example",))')
+    _, report = ask("--limit", "rounds=3")
+    assert setting(report, "limits.batch") | {"value": 3, "source": "code", "compared": "tighter"} == setting(
+        report, "limits.batch"
+    )
+    assert setting(report, "limits.rounds")["source"] == "command line"
+    assert setting(report, "allowed_hosts")["value"] == ["code.example"]
+    file = private(place / "x.toml", "limits.threads = 64\nallow_insecure_http_hosts.a = 'why'\n")
+    _, report = ask("--limit", "rounds=3", "--config", file)
+    sources = {name: setting(report, f"limits.{name}")["source"] for name in ("batch", "rounds", "threads")}
+    assert sources == {"batch": "default", "rounds": "command line", "threads": "file"}
+    assert setting(report, "allow_insecure_http_hosts")["value"] == {"a": "why"}
+    replaced = [each["text"] for each in report["findings"] if each["kind"] == "code_replaced"]
+    assert len(replaced) == 1 and "limits.batch" in replaced[0] and "allowed_hosts" in replaced[0]
+    _, report = ask("--limit", "rounds=3")
+    assert "code_replaced" not in kinds(report)
+
+
+NEITHER = {"timeouts.keep_alive", "timeouts.shutdown"}
+
+
+def test_looser_and_tighter() -> None:
+    for kind, name in ((Limits, "limits"), (Timeouts, "timeouts")):
+        for field in dataclasses.fields(kind):
+            full, default = f"{name}.{field.name}", getattr(kind(), field.name)
+            found = (compared(full, default * 2, default), compared(full, default / 2, default))
+            expected = ("tighter", "looser") if field.name == "body_rate" else ("looser", "tighter")
+            assert found == (("different", "different") if full in NEITHER else expected), full
+            assert compared(full, default, default) == "same"
+    changed = dataclasses.replace(
+        SecurityPolicy.compat(),
+        allowed_hosts=("a",),
+        allowed_origins=("https://a",),
+        trusted_proxies=("unix",),
+        public_url="https://a",
+        allow_insecure_http_hosts={"a": "why"},
+        dangerously_allow_unauthenticated="why",
+        dangerously_allow_unsafe_socket_path="why",
+    )
+    default = leaves(SecurityPolicy())
+    found = {name: compared(name, value, default[name]) for name, value in leaves(changed).items() if "." not in name}
+    assert found == {name: "different" if name == "public_url" else "looser" for name in found}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {"transports": ["stdio"], "address": None, "path": None}),
+        (["--http", "[::1]:80"], {"transports": ["http"], "address": "[::1]:80", "path": "/mcp", "tls": None}),
+        (["--ws", "--path", "/x"], {"transports": ["websocket"], "address": "127.0.0.1:8000", "path": "/x"}),
+        (["--ws", "--http", ":1"], {"transports": ["http", "websocket"], "address": "127.0.0.1:1"}),
+        (["--unix", "/run/x/s"], {"transports": ["unix"], "address": "unix:/run/x/s", "path": None}),
+        (["--http", "unix:/run/x/s"], {"transports": ["http"], "address": "unix:/run/x/s"}),
+        (["--http", ":1"], {"authentication": "a token, made at the start"}),
+        (["--http", ":1", "--token", CANARY], {"authentication": "a token, given by --token"}),
+        (
+            ["--http", ":1", "--dangerously-allow-unauthenticated", "why"],
+            {"authentication": "no token: dangerously_allow_unauthenticated"},
+        ),
+    ],
+)
+def test_the_facts_of_the_listener(words: list[str], expected: dict[str, Any], ask: Ask) -> None:
+    _, report = ask(*words)
+    assert report["listener"] | expected == report["listener"]
+
+
+def test_the_facts_of_tls(ask: Ask, place: Path) -> None:
+    authority = Authority(place)
+    leaf = authority.leaf(days=(-1, 90))
+    words = ["--http", ":1", "--tls-cert", str(leaf.certificate), "--tls-key", str(leaf.key)]
+    _, report = ask(*words)
+    assert report["listener"]["tls"]["versions"] == ["1.2", "1.3"] and not report["listener"]["client_certificates"]
+    assert report["listener"]["tls"]["expires"].startswith("20") and "certificate" not in kinds(report)
+    _, report = ask(*words, "--tls-minimum", "1.3", "--tls-client-ca", str(authority.pem))
+    assert report["listener"]["tls"]["versions"] == ["1.3"] and report["listener"]["client_certificates"]
+    assert report["listener"]["authentication"] == "no token: every client must show a certificate"
+    soon = authority.leaf(days=(-1, 5))
+    _, report = ask("--http", ":1", "--tls-cert", str(soon.certificate), "--tls-key", str(soon.key))
+    assert "certificate" in kinds(report) and report["starts"]
+
+
+def test_relaxations_and_their_reasons(ask: Ask) -> None:
+    words = ["--dangerously-allow-unauthenticated", "a lab", "--tolerate", "accept", "--allow-insecure-http", "h=cable"]
+    _, report = ask("--http", ":1", *words)
+    assert report["relaxations"].keys() == {
+        "dangerously_allow_unauthenticated", "allow_insecure_http_hosts.h", "tolerate.accept"
+    }  # fmt: skip
+    assert report["relaxations"]["dangerously_allow_unauthenticated"] == "a lab"
+    assert report["relaxations"]["allow_insecure_http_hosts.h"] == "cable"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--http", "0.0.0.0:8000"],
+        ["--http", "0.0.0.0:8000", "--profile", "conformance"],
+        ["--http", ":1", "--public-url", "https://a.example"],
+        ["--http", ":1", "--token", "short"],
+        ["--http", ":1", "--trusted-proxy", "nonsense"],
+        ["--http", ":1", "--tls-cert", "missing.pem", "--tls-key", "missing.key"],
+        ["--http", ":1", "--path", "x"],
+        ["--limit", "conections=1"],
+        ["--config", "missing.toml"],
+        ["--ws", ":1", "--unix", "x"],
+    ],
+)
+def test_what_would_not_start_is_said_in_the_words_of_run(
+    words: list[str], ask: Ask, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status, report = ask(*words)
+    assert status == 1 and report["starts"] is False
+    assert main(["run", "server.py", *words]) == 2
+    assert capfd.readouterr().err == f"garrison: {report['refusal']}\n"
+    assert main(["doctor", "server.py", *words]) == 1
+    assert f"It would not start: {report['refusal']}" in capfd.readouterr().out
+
+
+def test_a_key_that_others_can_read_would_not_start(ask: Ask, place: Path) -> None:
+    leaf = Authority(place).leaf()
+    words = ["--http", ":1", "--tls-cert", str(leaf.certificate), "--tls-key", str(leaf.key)]
+    assert ask(*words)[0] == 0
+    leaf.key.chmod(0o644)
+    status, report = ask(*words)
+    assert status == 1 and "chmod 600" in report["refusal"]
+
+
+def test_a_server_that_cannot_be_loaded(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "missing.py", "--json"]) == 1
+    assert "no such file" in json.loads(capfd.readouterr().out)["refusal"]
+    (place / "server.py").write_text("1 / 0\n")
+    assert main(["doctor", "server.py", "--json"]) == 1
+    out, err = capfd.readouterr()
+    assert "ZeroDivisionError" in err and json.loads(out)["server"] is None
+    assert main(["doctor", "server.py"]) == 1
+    assert "It would not start: server.py could not be loaded" in capfd.readouterr().out
+
+
+def test_nothing_is_started(ask: Ask, monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    started: list[str] = []
+    write(place, ", lifespan=lambda: 1 / 0")
+    for name in ("bind", "listen", "connect"):
+        monkeypatch.setattr(socket.socket, name, lambda *_, name=name: started.append(name))
+    for words in ([], ["--http", ":0"], ["--ws"], ["--unix", str(place / "new" / "s")], ["--http", "unix:new/s"]):
+        assert ask(*words)[0] == 0
+    assert started == [] and not (place / "new").exists()
+
+
+def test_a_healthy_server_has_no_warning(ask: Ask, place: Path) -> None:
+    write(place, f", legacy='off', state_key='{'ab' * 32}'")
+    assert ask("--http", ":1")[1]["findings"] == []
+
+
+@pytest.mark.parametrize(
+    ("more", "words", "kind"),
+    [
+        (", http_sse=True", ["--http", ":1"], "http_sse"),
+        ("", ["--http", ":1"], "state_key"),
+        ("", ["--http", ":1"], "legacy"),
+        ("", ["--http", ":1", "--token", "a-token-that-is-seen"], "token_visible"),
+        ("", ["--limit", "connections=4096"], "limit"),
+        ("", ["--limit", "body_rate=128"], "limit"),
+    ],
+)
+def test_what_is_doubtful(more: str, words: list[str], kind: str, ask: Ask, place: Path) -> None:
+    write(place, more)
+    assert kind in kinds(ask(*words)[1])
+
+
+def test_what_is_not_doubtful(ask: Ask, place: Path) -> None:
+    write(place, ", legacy='off'")
+    words = ["--limit", "connections=4095", "--limit", "body_rate=129", "--timeout", "keep_alive=1000"]
+    assert kinds(ask(*words)[1]) == set()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE", "HTTPS_PROXY", "http_proxy", "ALL_PROXY", "no_proxy",
+        "OPENSSL_CONF",
+    ],
+)  # fmt: skip
+def test_variables_that_change_trust_elsewhere(name: str, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "environment" not in kinds(ask()[1])
+    monkeypatch.setenv(name, f"http://user:{CANARY}@proxy")
+    _, report = ask()
+    (found,) = [each for each in report["findings"] if each["kind"] == "environment"]
+    assert found["text"].startswith(f"{name} is set") and found["level"] == "warning"
+    assert CANARY not in json.dumps(report)
+
+
+def test_root(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "root" not in kinds(ask()[1])
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert "root" in kinds(ask()[1])
+
+
+def test_no_secret_is_printed(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    write(place, f", state_key='{'c0ffee' * 10}{'c0ff'}'")
+    token = private(place / "token", CANARY)
+    file = private(place / "x.toml", f"serve.token_file = '{token}'\nserve.http = ':1'\n")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{CANARY}@proxy")
+    proxied = ["--public-url", f"https://user:{CANARY}@a.example/mcp", "--trusted-proxy", "127.0.0.1"]
+    for words in (
+        ["--http", ":1", "--token", CANARY],
+        ["--http", ":1", "--token-file", token],
+        ["--config", file],
+        ["--http", ":1", *proxied],
+    ):
+        for form in ([], ["--json"]):
+            assert main(["doctor", "server.py", *words, *form]) == 0
+            out, err = capfd.readouterr()
+            assert len(out) > 1000
+            assert CANARY not in out + err and "c0ffee" not in out + err
+    monkeypatch.setenv("GARRISON_TOKEN", CANARY)
+    assert main(["doctor", "server.py", "--http", ":1"]) == 0
+    out, err = capfd.readouterr()
+    assert CANARY not in out + err and "a token, given by GARRISON_TOKEN" in out
+    monkeypatch.setenv("GARRISON_TOKEN", "canary short")  # refused, and not repeated
+    assert main(["doctor", "server.py", "--http", ":1"]) == 1
+    out, err = capfd.readouterr()
+    assert "canary" not in out + err
+
+
+def test_the_text_says_what_the_json_says(capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["--ws", "--http", ":1", "--limit", "batch=3", "--timeout", "idle=60", "--allowed-host", "a.example"]
+    assert main(["doctor", "server.py", *words, "--dangerously-allow-unauthenticated", "a lab"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    text = [" ".join(line.split()) for line in lines]
+    assert lines[0] == "checked 2.0" and lines[-1] == "It would start."
+    for line in (
+        "serves http and websocket at 127.0.0.1:1",
+        "path /mcp",
+        "TLS no",
+        "limits.batch 3 command line tighter",
+        "limits.message_bytes 16,777,216 default",
+        "timeouts.idle 60 s command line looser",
+        "allowed_hosts a.example command line looser",
+        "allowed_origins none default",
+        "dangerously_allow_unauthenticated a lab",
+    ):
+        assert line in text, line
+    assert any(line.startswith("note handshake revisions are served") for line in text)
+
+
+def test_the_log_is_left_as_it_was(ask: Ask) -> None:
+    before = list(logging.getLogger("garrison").handlers)
+    ask("--http", ":1", "--dangerously-allow-unauthenticated", "a lab")
+    assert logging.getLogger("garrison").handlers == before

@@ -1,0 +1,175 @@
+"""The fuzzers, in short: every kept input is given to its target, the oracles notice a broken parser, and each target
+runs under coverage for a moment. `python -m fuzz` runs them for long; see fuzz/README.md."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fuzz import engine
+from fuzz.oracle import Finding
+from garrison.errors import GarrisonError
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGETS = {
+    *(
+        "duplex",
+        "edge",
+        "envelope",
+        "headers",
+        "heads",
+        "json",
+        "lines",
+        "mirrors",
+        "proxies",
+        "response",
+        "sealed",
+        "sse",
+    ),
+    *("upgrade", "uri", "uritemplate", "websocket", "websocket_client"),
+}
+
+
+def fuzz(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own: libFuzzer ends it, and the targets leave traces in what the package remembers."""
+    command = [sys.executable, "-m", "fuzz", *arguments]
+    path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
+    environment = {**os.environ, "PYTHONPATH": path}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=50)
+
+
+def test_nobody_has_lost_a_target() -> None:
+    assert set(engine.names()) == TARGETS
+
+
+def test_every_kept_input_is_stood() -> None:
+    done = fuzz("all", "--replay")
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = {
+        name: (int(count), int(bad)) for name, count, bad in re.findall(r"(\w+): (\d+) inputs, (\d+) bad", done.stdout)
+    }
+    assert counts.keys() == TARGETS
+    assert all(count > 8 and not bad for count, bad in counts.values()), counts
+
+
+def test_what_is_kept_is_small() -> None:
+    for name in TARGETS:
+        kept = engine.corpus(name)
+        assert 0 < len(kept) <= engine.KEPT, name
+        assert max(path.stat().st_size for path in kept) <= engine.LONGEST, name
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute", "broken"),
+    [
+        ("json", "_decoders", lambda decoders: [(limits, json.loads) for limits, _ in decoders]),
+        ("json", "encode", lambda encode: lambda value: b"null"),
+        ("envelope", "parse_message", lambda parse: _with_integers(parse)),
+        ("lines", "LineReader", lambda reader: _without_carriage_returns(reader)),
+        ("sse", "encode_event", lambda encode: lambda data, **fields: b"data: %b\r\n\r\n" % data),
+        ("headers", "decode_value", lambda decode: lambda text: text),
+        ("headers", "encode_value", lambda encode: lambda value: value),
+        ("mirrors", "check_params", lambda check: lambda mirrors, arguments, get: None),
+        ("uri", "percent_decode", lambda decode: lambda text: text),
+        ("uritemplate", "is_uri_text", lambda ask: lambda text: False),
+        ("proxies", "_proxies.client", lambda client: lambda fields, proxy: str(fields).partition(",")[0]),
+        ("sealed", "Sealer.open", lambda opened: lambda self, purpose, token, **more: b""),
+        ("upgrade", "accept", lambda accept: lambda head, config: b"sec-websocket-accept: x\r\n"),
+        ("edge", "talk", lambda talk: _one_byte_less(talk)),
+        ("heads", "KnownHeads.match", lambda match: _any_length(match)),
+        ("response", "Connection.on_body", lambda take: lambda self, data: None),
+        ("websocket", "LIMITS", lambda limits: replace(limits, message_bytes=131)),
+        ("websocket", "LIMITS", lambda limits: replace(limits, fragments=5)),
+        ("websocket_client", "WebSocketConnection._deliver", lambda take: lambda self, text: self._on_text(text)),
+        ("duplex", "DuplexConnection._refuse", lambda refuse: lambda self, error, send: None),
+    ],
+)
+def test_the_oracle_notices(
+    name: str, attribute: str, broken: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("garrison.events._seen", {})
+    module: Any = importlib.import_module(f"fuzz.targets.{name}")
+    inputs = [data for _, data in engine.inputs(name)]
+    assert not any(wrong(module, data) for data in inputs)
+    *path, last = attribute.split(".")
+    where: Any = module
+    for part in path:
+        where = getattr(where, part)
+    monkeypatch.setattr(where, last, broken(getattr(where, last)))
+    assert any(wrong(module, data) for data in inputs)
+
+
+def wrong(target: Any, data: bytes) -> bool:
+    """True if the target does not stand an input."""
+    try:
+        target.check(data)
+    except (Finding, GarrisonError, ValueError, TypeError, KeyError):
+        return True
+    return False
+
+
+def _with_integers(parse: Any) -> Any:
+    """Takes 1.0 for an id."""
+
+    def lax(value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("id"), float):
+            value = {**value, "id": int(value["id"])}
+        return parse(value)
+
+    return lax
+
+
+def _without_carriage_returns(reader: Any) -> Any:
+    """Leaves a CR where a chunk ends with it."""
+
+    class Broken:
+        def __init__(self, limit: int) -> None:
+            self._reader = reader(limit)
+            self._tail = b""
+
+        def feed(self, chunk: bytes) -> Any:
+            return self._reader.feed(chunk.removesuffix(b"\r"))
+
+        def close(self) -> Any:
+            return self._reader.close()
+
+    return Broken
+
+
+def _one_byte_less(talk: Any) -> Any:
+    """Loses the last byte of what comes in more than one piece."""
+
+    def broken(here: Any, chunks: list[bytes], **more: Any) -> Any:
+        return talk(here, [*chunks[:-1], chunks[-1][:-1]] if len(chunks) > 1 else chunks, **more)
+
+    return broken
+
+
+def _any_length(match: Any) -> Any:
+    """Known heads that do not ask whether the body is complete."""
+
+    def lax(self: Any, data: bytes) -> Any:
+        end = data.find(b"\r\n\r\n")
+        known = self._whole.get(data[:end]) or self._assemble(data[:end])
+        return None if end < 0 or known is None else (known[0], data[end + 4 :])
+
+    return lax
+
+
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris has no build for this Python")
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_a_target_runs_for_a_moment(name: str, tmp_path: Path) -> None:
+    done = fuzz(name, "--seconds", "1", "--runs", "300", "--into", str(tmp_path))
+    assert done.returncode == 0 and "Done " in done.stderr, done.stdout + done.stderr
+    assert list((tmp_path / "found").iterdir()) == []
