@@ -26,6 +26,7 @@ from collections import Counter
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+PROJECT = Path(os.environ.get("BENCH_PROJECT", HERE.parent))
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from soaking import verdicts
@@ -44,7 +45,7 @@ class Child:
     """A process of the soak, and what it says: one JSON value a line, the last `keep` of them kept until taken."""
 
     def __init__(self, name, *arguments, cpu, log):
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent / "src"), str(HERE)])}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT / "src"), str(HERE)])}
         pin = ["taskset", "-c", cpu] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
         self.name = name
         self.process = subprocess.Popen(

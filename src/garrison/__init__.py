@@ -53,6 +53,8 @@ if TYPE_CHECKING:
         UnsupportedVersion,
     )
     from .policy import Limits, SecurityPolicy, Timeouts
+    from .policy.tls import TlsClientConfig, TlsServerConfig
+    from .policy.transports import HttpTransportConfig, UnixSocketConfig, WebSocketConfig
     from .server import (
         Context,
         Depends,
@@ -82,6 +84,7 @@ __all__ = [
     "HeaderMismatch",
     "HostRefused",
     "HttpError",
+    "HttpTransportConfig",
     "InputDeclined",
     "InsecureConfigurationError",
     "InternalError",
@@ -109,11 +112,15 @@ __all__ = [
     "SecurityPolicy",
     "Server",
     "Timeouts",
+    "TlsClientConfig",
+    "TlsServerConfig",
     "TooManyRequests",
     "ToolError",
     "ToolOutput",
     "Unauthenticated",
+    "UnixSocketConfig",
     "UnsupportedVersion",
+    "WebSocketConfig",
     "__version__",
     "completion",
     "mcp_server",
@@ -164,6 +171,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "UnsupportedVersion",
     ),
     "policy": ("Limits", "SecurityPolicy", "Timeouts"),
+    "policy.tls": ("TlsClientConfig", "TlsServerConfig"),
+    "policy.transports": ("HttpTransportConfig", "UnixSocketConfig", "WebSocketConfig"),
     "server": (
         "Context",
         "Depends",

@@ -109,7 +109,10 @@ def test_preflights(place: Place) -> None:
 
 
 def test_what_a_preflight_asks_for_is_not_echoed(place: Place) -> None:
-    asked: dict[str, Any] = {"access_control_request_method": "PUT", "access_control_request_headers": "x-evil, mcp-param-a b, *"}
+    asked: dict[str, Any] = {
+        "access_control_request_method": "PUT",
+        "access_control_request_headers": "x-evil, mcp-param-a b, *",
+    }
     answer = place.ask(place.request("OPTIONS", origin=LISTED, omit=("authorization",), **asked))
     assert "x-evil" not in str(answer.fields)
     assert "PUT" not in answer.fields["access-control-allow-methods"]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from garrison import Client, Context, Limits, SecurityPolicy, Server, Timeouts
-from garrison.errors import RequestTimeout
+from garrison.errors import ClientError, RequestTimeout
 from garrison.protocol.types import ProgressParams
 from tests.support.features import everywhere
 from tests.support.mcp import MODERN, call, over_pipes, post
@@ -286,3 +286,33 @@ async def test_progress_that_does_not_grow_is_dropped_and_gives_no_time() -> Non
             with pytest.raises(RequestTimeout):
                 await client.call_tool("x", timeout=0.2, on_progress=hear)
             assert time.monotonic() - started < 0.6
+
+
+@pytest.mark.parametrize("over", ["memory", "http"])
+async def test_a_client_sends_nothing_larger_than_a_message_may_be(over: str) -> None:
+    server, ran = make()
+    asked: list[str] = []
+
+    @server.tool()
+    async def ask(ctx: Context) -> str:
+        answer = await ctx.sample("Say much", max_tokens=1)
+        asked.append(str(answer))
+        return "heard"
+
+    def say(params: Any) -> dict[str, Any]:
+        return {"role": "assistant", "model": "m", "content": {"type": "text", "text": "x" * size}}
+
+    policy = SecurityPolicy(limits=Limits(message_bytes=4000))
+    async with server.http(port=0, token="t" * 20) as serving:
+        target: Any = server if over == "memory" else serving.url
+        token = None if over == "memory" else "t" * 20
+        async with Client(target, token=token, policy=policy, on_sample=say, era="legacy") as client:
+            with pytest.raises(ClientError, match="larger than 4000 bytes and was not sent"):
+                await client.call_tool("take", {"value": {"a": "x" * 4000}})
+            assert ran == []
+            await client.call_tool("take", {"value": {"a": "x" * 3000}})
+            size = 5000
+            assert (await client.call_tool("ask")).is_error
+            assert asked == []
+            size = 5
+            assert not (await client.call_tool("ask")).is_error

@@ -62,7 +62,9 @@ def examples(text: str) -> list[Example]:
 def run_examples(text: str, name: str) -> dict[str, object]:
     names: dict[str, object] = {"__name__": "__main__"}
     for example in examples(text):
-        code = compile("\n" * example.line + example.code, name, "exec", dont_inherit=True) if is_python(example) else ""
+        code = (
+            compile("\n" * example.line + example.code, name, "exec", dont_inherit=True) if is_python(example) else ""
+        )
         if example.reason is not None:
             assert len(example.reason) >= 10, f"{name}:{example.line}: say why it is not run"
         elif is_python(example):
@@ -281,3 +283,4 @@ def test_every_attack_that_a_page_names_is_in_the_catalogue() -> None:
     known = {case.id for case in CASES}
     named = {number for page in PROSE for number in re.findall(r"ATK-\d+", page.read_text(encoding="utf-8"))}
     assert named and named <= known, named - known
+    assert f"{len(CASES)} attacks" in (ROOT / "README.md").read_text(encoding="utf-8")

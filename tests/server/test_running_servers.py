@@ -8,6 +8,7 @@ import json
 import os
 import socket
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,7 @@ async def test_events_leave_at_once(host: str) -> None:
     async with server.http(host, 0, token="t" * 20) as serving:
         async with Client(serving.url, token="t" * 20) as client:
             await client.list_tools()
-            connections = list(serving.listener.guests)
+            connections: list[Any] = list(serving.listener.guests)
             assert connections
             for connection in connections:
                 sock = connection.transport.get_extra_info("socket")

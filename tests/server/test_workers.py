@@ -81,7 +81,7 @@ async def pids(url: str, most: int = 200) -> set[int]:
 
     async def one() -> int:
         async with Client(url, token=TOKEN, era="modern") as client:
-            content = (await client.call_tool("pid")).structured_content or {}
+            content: Any = (await client.call_tool("pid")).structured_content
             return int(str(content["result"]))
 
     found: set[int] = set()
@@ -111,7 +111,7 @@ async def test_all_of_them_serve_and_who_dies_is_replaced(served: tuple[subproce
         async with Client(
             url, token=TOKEN, era="modern", on_elicit=lambda params: {"action": "accept", "content": {"yes": True}}
         ) as client:
-            content = (await client.call_tool("ask")).structured_content or {}
+            content: Any = (await client.call_tool("ask")).structured_content
             assert str(content["result"]).endswith("True")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,7 @@ async def test_a_request_that_arrives_as_a_response_ends_waits_its_turn() -> Non
         async with connected(port) as wire:
             await wire.send(first)
             await wire.response()
-            (connection,) = running.listener.guests
+            connection: Any = next(iter(running.listener.guests))
             connection.data_received(
                 post(port, call("slow", {"seconds": 0.01}, 2)) + post(port, call("echo", {"text": "bb"}, 3))
             )

@@ -300,6 +300,9 @@ class Response:
     async def drain(self) -> None:
         pass
 
+    def malformed(self) -> None:
+        pass
+
 
 async def test_a_session_belongs_to_who_opened_it() -> None:
     calls: list[str] = []

@@ -55,7 +55,7 @@ async def test_every_kind_of_client_gets_in_and_no_byte_travels_in_the_clear(tmp
         assert running.websocket_url.startswith("wss://")
         for url in (running.url, running.websocket_url):
             for era in ("modern", "legacy"):
-                async with Client(url, token=TOKEN, tls=believe, era=era) as client:  # type: ignore[arg-type]
+                async with Client(url, token=TOKEN, tls=believe, era=era) as client:
                     assert (await client.call_tool("who")).structured_content == {"result": "token"}
             with pytest.raises(ConnectionFailed, match="certificate"):
                 async with Client(url, token=TOKEN):
@@ -93,7 +93,7 @@ async def test_a_client_certificate_is_asked_for_and_tells_who_calls(tmp_path: P
         url = running.url if transport == "http" else running.websocket_url
         shown = TlsClientConfig(ca=authority.pem, certificate=good.certificate, key=good.key)
         for era in ("modern", "legacy"):
-            async with Client(url, tls=shown, era=era) as client:  # type: ignore[arg-type]
+            async with Client(url, tls=shown, era=era) as client:
                 result = await client.call_tool("who")
                 assert result.structured_content == {"result": "certificate:spiffe://example/agent"}
         strange = other.leaf(("spiffe://example/agent",), client=True)

@@ -229,6 +229,7 @@ class Link:
         """
         if self._closed:
             raise ConnectionLost("The client is closed")
+        self._check_size(call.body)
         now = asyncio.get_running_loop().time()
         call.deadline = now + call.timeout
         call.latest = max(now + self._timeouts.request_max, call.deadline)
@@ -254,6 +255,11 @@ class Link:
             if call.future.done() and not call.future.cancelled():
                 call.future.exception()  # marks it as seen where sending failed first
 
+    def _check_size(self, message: bytes) -> None:
+        most = self._limits.message_bytes
+        if len(message) > most:
+            raise ClientError(f"The message is larger than {most} bytes and was not sent (Limits.message_bytes)")
+
     def abandon(self, call: Call) -> None:
         """Ends a subscription from this side."""
         if call.id in self._calls:
@@ -262,7 +268,9 @@ class Link:
 
     async def notify(self, method: str, params: Mapping[str, object] | None = None) -> None:
         """Sends a notification."""
-        waiting = self.transport.post(encode_notification(method, params))
+        message = encode_notification(method, params)
+        self._check_size(message)
+        waiting = self.transport.post(message)
         if waiting is not None:
             async with asyncio.timeout(self._timeouts.request):
                 await waiting
@@ -494,6 +502,9 @@ class Link:
             except Exception:  # noqa: BLE001 - the handler is the user's; the server gets an answer and no detail
                 _log.exception("The handler for %s failed", method)
                 reply = encode_error(request.id, -32603, "Internal error")
+        if len(reply) > self._limits.message_bytes:
+            _log.warning("The answer to %s is larger than Limits.message_bytes, and was not sent", method)
+            reply = encode_error(request.id, -32603, "The answer is too large")
         await self._reply(reply)
 
     async def _reply(self, message: bytes) -> None:

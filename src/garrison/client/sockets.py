@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from ..errors import ClientError, ConnectionFailed, ConnectionLost
+from ..errors import ConnectionFailed, ConnectionLost
 from .transport import OneChannel
 
 if TYPE_CHECKING:
@@ -77,9 +77,6 @@ class SocketTransport(OneChannel):
         return self.post(call.body)
 
     def post(self, message: bytes) -> Awaitable[None] | None:
-        most = self.limits.message_bytes
-        if len(message) > most:
-            raise ClientError(f"The message is larger than {most} bytes and was not sent (Limits.message_bytes)")
         if self._connection is None:
             raise ConnectionLost("The connection is closed")
         return self._connection.send(message)

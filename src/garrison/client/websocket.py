@@ -10,12 +10,11 @@ Spec: RFC 6455.
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import ssl
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError, ConnectionFailed
+from ..transports.dial import dial
 from ..transports.http.url import WEBSOCKET, UrlError, parse_endpoint
 from ..transports.websocket_client import Handshake, WebSocketConnection
 from .outbound import allow_plain, request_headers
@@ -83,19 +82,8 @@ class WebSocketTransport(SocketTransport):
             on_too_large=self.too_large,
             on_lost=self.lost,
         )
-        reach = connection.loop.create_connection
-        if isinstance(connection.loop, asyncio.BaseEventLoop) and not endpoint.loopback:
-            # RFC 8305, where the loop can. It may leak a socket when the race is cancelled: not where nothing is raced.
-            reach = functools.partial(reach, happy_eyeballs_delay=0.25)
         try:
-            transport, _ = await reach(
-                lambda: connection,
-                endpoint.host,
-                endpoint.port,
-                ssl=context,
-                server_hostname=endpoint.host if context is not None else None,
-                ssl_handshake_timeout=self.timeouts.connect if context is not None else None,
-            )
+            transport, _ = await dial(lambda: connection, endpoint, context=context, timeout=self.timeouts.connect)
             if self._pins:
                 from ..transports.tls import check_pins
 

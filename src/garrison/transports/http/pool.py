@@ -16,7 +16,6 @@ Spec: RFC 9112.
 from __future__ import annotations
 
 import asyncio
-import functools
 import select
 import ssl
 from collections import deque
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 import httptools
 
 from ...errors import ClientError, ConfigurationError, ConnectionFailed, ConnectionLost, ProtocolViolation
+from ..dial import dial
 from .tunnel import Proxy, Tunnel
 
 if TYPE_CHECKING:
@@ -478,18 +478,7 @@ class Pool:
                 ssl_handshake_timeout=self._timeouts.connect if context is not None else None,
             )
             return connection
-        connect = loop.create_connection
-        if isinstance(loop, asyncio.BaseEventLoop) and not endpoint.loopback:
-            # RFC 8305, where the loop can. It may leak a socket when the race is cancelled: not where nothing is raced.
-            connect = functools.partial(connect, happy_eyeballs_delay=0.25)
-        _, connection = await connect(
-            make,
-            endpoint.host,
-            endpoint.port,
-            ssl=context,
-            server_hostname=endpoint.host if context is not None else None,
-            ssl_handshake_timeout=self._timeouts.connect if context is not None else None,
-        )
+        _, connection = await dial(make, endpoint, context=context, timeout=self._timeouts.connect)
         return connection
 
     async def _through_proxy(self, proxy: Proxy) -> Connection:
