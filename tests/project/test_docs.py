@@ -24,9 +24,19 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from garrison import Client, InsecureConfigurationError, Limits, SecurityPolicy, Server, Timeouts, events
-from garrison.policy.tls import TlsClientConfig, TlsServerConfig
-from garrison.policy.transports import UnixSocketConfig, WebSocketConfig
+from garrison import (
+    Client,
+    InsecureConfigurationError,
+    Limits,
+    SecurityPolicy,
+    Server,
+    Timeouts,
+    TlsClientConfig,
+    TlsServerConfig,
+    UnixSocketConfig,
+    WebSocketConfig,
+    events,
+)
 from tests.attacks.catalogue import CASES
 from tests.support.certs import Authority
 

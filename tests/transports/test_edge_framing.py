@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.edge import Counting, alive, said
+from tests.support.edge import Counting, alive, refused, said
 from tests.support.mcp import call, modern_fields, post, until
 from tests.support.raw_http import chunked, connected, exchange, request, serving
 
@@ -218,4 +218,34 @@ async def test_a_storm_of_bad_bodies() -> None:
                         assert start or number == 20
                         break
         assert counting.ran == []
+        await alive(port)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 40, 200])
+async def test_another_protocol_that_is_offered_is_not_taken_up(cut: int) -> None:
+    """As Java's HttpClient offers h2c with its first request: the request is served, and the offer left alone."""
+    counting = Counting()
+    async with serving(counting.server) as running:
+        port = running.port
+        offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABk"}
+        data = post(port, call("echo", {"text": "x" * 300}), **offer)
+        async with connected(port) as wire:
+            for part in (data[:-cut], data[-cut:]) if cut else (data,):
+                await wire.send(part)
+                await asyncio.sleep(0.02)
+            response = await wire.response()
+            assert said(response) == "x" * 300
+            assert response.get("upgrade") is None
+            assert response.get("connection") == "close"
+            assert await wire.ended() == b""
+        # What follows is not read as another request, whatever it is.
+        async with connected(port) as wire:
+            await wire.send(data + post(port, call("echo", {"text": "smuggled"})))
+            assert (await wire.response()).status == 200
+            assert await wire.ended() == b""
+        assert "smuggled" not in counting.ran
+        for changes, status in (({"host": "evil.example"}, 421), ({"authorization": None}, 401)):
+            await refused(port, post(port, call("echo", {"text": "x"}), **offer, **changes), status)
+        chunks = chunked(b"{}", [*modern_fields(port, call("echo")), *offer.items()])
+        await refused(port, chunks, 400)
         await alive(port)

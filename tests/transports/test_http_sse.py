@@ -13,7 +13,7 @@ import pytest
 from mcp.client.session import ClientSession
 from mcp.client.sse import sse_client
 
-from garrison import ConfigurationError, Context, Server
+from garrison import Client, ConfigurationError, Context, Server
 from garrison.server.http_sse import HttpSse
 from garrison.transports.http.exchange import Head
 from tests.transports.hosts import TOKEN, Hosts, Place, Wire, call, policy
@@ -323,3 +323,13 @@ async def test_a_session_belongs_to_who_opened_it() -> None:
         assert len(stream.events) == (2 if principal == "alice" else 1)
     streams.close()
     await core.close()
+
+
+@pytest.mark.parametrize("era", ["auto", "legacy"])
+async def test_our_own_client_finds_the_older_transport_by_itself(era: Any) -> None:
+    calls: list[str] = []
+    async with make(calls).http(port=0, token=TOKEN) as serving:
+        url = serving.url.removesuffix("/mcp") + "/sse"
+        async with Client(url, token=TOKEN, era=era) as client:
+            assert (await client.call_tool("touch")).content
+    assert calls

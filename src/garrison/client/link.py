@@ -58,6 +58,8 @@ __all__ = ["SUBSCRIPTION_ID", "Link"]
 
 SUBSCRIPTION_ID: Final = "io.modelcontextprotocol/subscriptionId"
 _RESERVED: Final = "io.modelcontextprotocol/"
+_NO_ANSWER: Final = frozenset({401, 403, 405})
+"""Statuses that say something about HTTP, whatever error their body holds."""
 _INFINITE: Final = float("inf")
 _COUNT_BITS: Final = 28
 
@@ -350,7 +352,7 @@ class Link:
                 pass
             else:
                 error = getattr(message, "error", None)
-                if error is not None and getattr(message, "id", None) in (None, call.id) and status not in (401, 403):
+                if error is not None and getattr(message, "id", None) in (None, call.id) and status not in _NO_ANSWER:
                     self._settle(call, message)
                     return
         if status in (401, 403):

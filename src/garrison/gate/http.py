@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["HttpGate"]
 
 _HOST: Final = re.compile(rb"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
+_PORT: Final = re.compile(rb":[0-9]+\Z")
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 _PARAM: Final = re.compile(rb"mcp-param-[a-z0-9-]{1,64}")
@@ -105,6 +106,8 @@ class HttpGate:
             if _HOST.fullmatch(value) is None:
                 raise ConfigurationError(f"SecurityPolicy.allowed_hosts: {host!r} is not a host or host:port")
             hosts.add(value)
+            if port is not None and _PORT.search(value) is None:
+                hosts.add(b"%b:%d" % (value, port))
         listed: set[bytes] = set()
         for origin in policy.allowed_origins:
             if _ORIGIN.fullmatch(origin.lower()) is None:

@@ -103,7 +103,7 @@ class Timeouts:
     """
 
     head: float = 10.0
-    """From the first byte of an HTTP head to its last."""
+    """From the first byte of an HTTP head to its last; for the first one of a connection, from its beginning."""
     body: float = 30.0
     """From the first byte of a message to its last; a second more for every `Limits.body_rate` bytes that came."""
     tls: float = 10.0

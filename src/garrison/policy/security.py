@@ -64,7 +64,8 @@ class SecurityPolicy:
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     allowed_hosts: tuple[str, ...] = ()
-    """Values of the Host header that are answered beside the loopback names, each `host` or `host:port`."""
+    """Values of the Host header that are answered beside the loopback names, each `host:port`, or `host` for that name
+    alone and with the listener's own port."""
     allowed_origins: tuple[str, ...] = ()
     """Values of the Origin header that are answered beside the listener's own, each `scheme://host[:port]`. Pages of
     these origins may read the answers (CORS)."""

@@ -85,6 +85,7 @@ class DuplexConnection:
         resumed: called when a saturated connection has room again.
         congested: true while the peer does not read; progress and log messages are dropped meanwhile.
         malformed: called for each message that breaks the protocol, after its answer was sent.
+        message_bytes: what the transport's cap is, where it is not the policy's.
     """
 
     def __init__(
@@ -97,8 +98,10 @@ class DuplexConnection:
         resumed: Callable[[], None] | None = None,
         congested: Callable[[], bool] | None = None,
         malformed: Callable[[], None] | None = None,
+        message_bytes: int | None = None,
     ) -> None:
         self._core = core
+        self._message_bytes = message_bytes or core.policy.limits.message_bytes
         self.send = send
         self._drain = drain
         self._resumed = resumed
@@ -150,7 +153,7 @@ class DuplexConnection:
 
     def too_long(self) -> None:
         """A message passed the byte cap and was thrown away."""
-        self._refuse(MessageTooLarge(self._core.policy.limits.message_bytes), self.send)
+        self._refuse(MessageTooLarge(self._message_bytes), self.send)
 
     def relieved(self) -> None:
         """The peer reads again: tell it what changed meanwhile."""

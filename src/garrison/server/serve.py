@@ -115,8 +115,8 @@ class Shell(Protocol):
         ...
 
 
-def duplex(core: Core, shell: Shell, principal: str) -> DuplexConnection:
-    """The server's side of a connection on which both speak at any time."""
+def duplex(core: Core, shell: Shell, principal: str, message_bytes: int | None = None) -> DuplexConnection:
+    """The server's side of a connection on which both speak at any time; `message_bytes` as for `DuplexConnection`."""
     from .duplex import DuplexConnection
 
     return DuplexConnection(
@@ -127,6 +127,7 @@ def duplex(core: Core, shell: Shell, principal: str) -> DuplexConnection:
         resumed=shell.resume,
         congested=lambda: shell.congested,
         malformed=shell.malformed,
+        message_bytes=message_bytes,
     )
 
 
@@ -365,7 +366,8 @@ class UnixServing:
         from ..transports.unix import UnixShell
 
         place.let_in()  # the kernel has said who it is
-        return UnixShell(self.listener, place, lambda shell: duplex(self.core, shell, f"uid:{peer.uid}"))
+        most = self.listener.limits.message_bytes
+        return UnixShell(self.listener, place, lambda shell: duplex(self.core, shell, f"uid:{peer.uid}", most))
 
     async def __aenter__(self) -> UnixServing:
         await self.start()

@@ -288,6 +288,8 @@ class Listener:
     async def close(self, grace: float) -> None:
         """Let what is due end for at most `grace` seconds, then end what is left."""
         self.stop()
+        if self.handshakes:
+            await asyncio.wait(self.handshakes)
         end = self.now() + grace
         while self.guests and self.now() < end:
             await asyncio.sleep(0.01)

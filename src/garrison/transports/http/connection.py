@@ -66,6 +66,7 @@ class HttpConnection(asyncio.Protocol):
         "_body_until",
         "_chunk",
         "_chunks",
+        "_declined",
         "_failure",
         "_fresh",
         "_head",
@@ -103,6 +104,7 @@ class HttpConnection(asyncio.Protocol):
         self._pace: asyncio.TimerHandle | None = None
         self._reply = b""
         self._upgrade = False
+        self._declined = -1
         self._body_until = 0.0
         self._parser = httptools.HttpRequestParser(self)
         self._head: Head | None = None
@@ -226,6 +228,10 @@ class HttpConnection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _feed(self, data: bytes) -> None:
+        if self._declined >= 0:
+            self._take_declined(data)
+            self._next()
+            return
         self._fresh = False
         self._chunk = data
         try:
@@ -234,10 +240,7 @@ class HttpConnection(asyncio.Protocol):
             if self._upgrade:
                 self._switch(data[cast("int", exc.args[0]) :])
                 return
-            # Another protocol was offered, and is not taken up (RFC 9110 section 7.8). What follows is not read.
-            if self._queue:
-                head, body, _ = self._queue.pop()
-                self._queue.append((head, body, False))
+            self._decline(data[cast("int", exc.args[0]) :])
         except httptools.HttpParserCallbackError:
             self._failure = self._failure or BadRequest("Malformed HTTP request")
         except httptools.HttpParserError:
@@ -248,6 +251,31 @@ class HttpConnection(asyncio.Protocol):
             if self._head_raw > self._listener.limits.header_bytes:
                 self._failure = BadRequest("Header too large", status=431, hint="Limits.header_bytes")
         self._next()
+
+    def _decline(self, rest: bytes) -> None:
+        """Serve a request that offers another protocol as if it did not (RFC 9110 section 7.8), and then close.
+
+        The parser has left with the end of its head. A body of a known length is read here; what follows it is not.
+        """
+        head, _, _ = self._queue.pop()
+        if b"transfer-encoding" in head.fields:
+            self._failure = BadRequest("A request that offers an upgrade needs a Content-Length")
+            return
+        self._head = head
+        self._fresh = True
+        self._declined = int(head.fields.get(b"content-length", b"0"))
+        self._take_declined(rest)
+
+    def _take_declined(self, data: bytes) -> None:
+        head = self._head
+        if head is None:
+            return  # whatever follows the one request
+        part = data[: self._declined - self._size]
+        if part:
+            self.on_body(part)
+        if self._size == self._declined:
+            self._queue.append((head, self._body if self._chunks is None else bytes(self._chunks), False))
+            self._head = None
 
     # llhttp callbacks
 

@@ -1,0 +1,101 @@
+"""A case: what shows that one setting does something.
+
+    @case(Limits, "json_depth", default=200, changed=(6, 400))
+    async def json_depth(value: int) -> object:
+        ...  # start a server or a client with this value, and say what is seen from outside
+
+Rules of this package:
+- `observe` looks at a live server or client from the other end, and says what it saw as a plain value.
+- A case says what is seen with the default, or with a `first` value where there is no default or it takes too long to
+  show, and what is seen with a changed one. Each has to be seen exactly, so that nothing passes by noise.
+- A setting may have several cases, where several transports apply it each in its own way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+__all__ = ["CASES", "Case", "case", "default_of", "names_of", "title_of"]
+
+Observe = Callable[[Any], Awaitable[object]]
+NONE = inspect.Parameter.empty
+
+
+class Case(NamedTuple):
+    """See the top of this file."""
+
+    observe: Observe
+    first: tuple[Any, object]
+    """A value, and what is seen with it."""
+    changed: tuple[Any, object]
+    apart: bool
+    """The two observations must not be made at the same time."""
+
+
+CASES: dict[tuple[object, str], list[Case]] = {}
+"""Class or function, and the name of a field or parameter -> its cases."""
+
+
+def case(
+    owner: object,
+    name: str,
+    *,
+    default: object = NONE,
+    first: tuple[Any, object] | None = None,
+    changed: tuple[Any, object],
+    apart: bool = False,
+) -> Callable[[Observe], Observe]:
+    """Add a case.
+
+    Args:
+        owner: the class or function whose setting it is.
+        name: the field or parameter.
+        default: what is seen with the default.
+        first: in place of `default`, another value and what is seen with it.
+        changed: the changed value and what is seen with it.
+        apart: observe one after the other.
+    """
+    if first is None:
+        first = (default_of(owner, name), default)
+
+    def add(observe: Observe) -> Observe:
+        CASES.setdefault((owner, name), []).append(Case(observe, first, changed, apart))
+        return observe
+
+    return add
+
+
+def names_of(owner: object) -> tuple[str, ...]:
+    """The settings of a class or function."""
+    if dataclasses.is_dataclass(owner):
+        return tuple(field.name for field in dataclasses.fields(owner))
+    return tuple(name for name in inspect.signature(_called(owner)).parameters if name != "self")
+
+
+def default_of(owner: object, name: str) -> Any:
+    """A setting's default; an error where it has none."""
+    found: object = NONE
+    if dataclasses.is_dataclass(owner):
+        (field,) = [field for field in dataclasses.fields(owner) if field.name == name]
+        if field.default is not dataclasses.MISSING:
+            found = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            found = field.default_factory()
+    else:
+        found = inspect.signature(_called(owner)).parameters[name].default
+    if found is NONE:
+        raise ValueError(f"{title_of(owner)}.{name} has no default: say first=(value, what is seen)")
+    return found
+
+
+def title_of(owner: object) -> str:
+    """What a test calls it."""
+    return getattr(owner, "__qualname__", repr(owner))
+
+
+def _called(owner: object) -> Callable[..., object]:
+    found: Any = owner.__init__ if isinstance(owner, type) else owner  # type: ignore[misc]  # its own, not a parent's
+    return found
