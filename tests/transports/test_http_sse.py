@@ -13,7 +13,8 @@ import pytest
 from mcp.client.session import ClientSession
 from mcp.client.sse import sse_client
 
-from garrison import Client, ConfigurationError, Context, Server
+import garrison
+from garrison import ConfigurationError, Context, Server
 from garrison.server.http_sse import HttpSse
 from garrison.transports.http.exchange import Head
 from tests.transports.hosts import TOKEN, Hosts, Place, Wire, call, policy
@@ -330,6 +331,6 @@ async def test_our_own_client_finds_the_older_transport_by_itself(era: Any) -> N
     calls: list[str] = []
     async with make(calls).http(port=0, token=TOKEN) as serving:
         url = serving.url.removesuffix("/mcp") + "/sse"
-        async with Client(url, token=TOKEN, era=era) as client:
+        async with garrison.Client(url, token=TOKEN, era=era) as client:
             assert (await client.call_tool("touch")).content
     assert calls
