@@ -1,8 +1,8 @@
 """Garrison as a peer of the harness:  peer.py http PORT MODE NTOOLS | peer.py stdio 0 MODE NTOOLS
 
-MODE is json (no legacy sessions) or default (Garrison's own defaults). Every default control is on; the limits on
-connections and requests under way are raised above the load, and nothing else is changed. Plain functions are declared
-inline, because they return at once; with BENCH_ASYNC they are coroutine functions.
+MODE is json (no legacy sessions) or default (Garrison's own defaults). Every default control is on; the limits on how
+much one peer may send, open and have under way are raised above the load, and nothing else is changed. Plain functions
+are declared inline, because they return at once; with BENCH_ASYNC they are coroutine functions.
 """
 
 import os
@@ -11,11 +11,24 @@ import sys
 from garrison import Limits, SecurityPolicy, Server
 
 
+ABOVE_THE_LOAD = Limits(
+    connections=4096,
+    connections_per_address=4096,
+    in_flight=4096,
+    in_flight_per_principal=100_000,
+    message_rate=10_000_000,
+    message_burst=10_000_000,
+    malformed_per_minute=1_000_000,
+    sessions=100_000,
+    subscriptions=10_000,
+)
+"""One address sends all of the load."""
+
+
 def main() -> None:
     """Serve as the arguments say."""
     transport, port, mode, extra = (*sys.argv[1:], "0")[:4]
-    limits = Limits(connections=4096, in_flight=4096, sessions=100_000, subscriptions=10_000)
-    policy = SecurityPolicy(limits=limits)
+    policy = SecurityPolicy(limits=ABOVE_THE_LOAD)
     server = Server("bench", policy=policy, legacy="stateless" if mode == "json" else "sessions")
     if os.environ.get("BENCH_ASYNC"):
 

@@ -37,7 +37,7 @@ QUIET = 0.15
 MOST_QUIET = 300.0
 WARM = 2.0
 SETTLE = 25.0
-"""Seconds at most until everything has been given back; a session that was left has 10 to idle and 5 to be found."""
+"""Seconds until everything has to be given back; a session that was left idles for 10 and is found 5 later at most."""
 KINDS = ("flood", "malformed", "slow", "half", "reset", "victim")
 
 
@@ -48,6 +48,7 @@ class Child:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT / "src"), str(HERE)])}
         pin = ["taskset", "-c", cpu] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
         self.name = name
+        self.dismissed = False
         self.process = subprocess.Popen(
             [*pin, sys.executable, "-m", f"soaking.{name}", *arguments],
             stdin=subprocess.DEVNULL,
@@ -85,6 +86,7 @@ class Child:
 
     def end(self, number=signal.SIGTERM, seconds=30.0):
         """Ask it to end, and give its exit status; None where it had to be killed."""
+        self.dismissed = True
         status = self.process.poll()
         if status is None:
             self.process.send_signal(number)
@@ -177,6 +179,9 @@ class Soak:
             tick = time.monotonic()
             sample = self.look()
             self.show(sample)
+            for child in (self.traffic, self.probe, self.hostile):
+                if child is not None and child.process.poll() is not None and not child.dismissed:
+                    raise RuntimeError(f"soaking.{child.name} ended by itself")
             if until is not None and until(sample):
                 break
             time.sleep(max(0.05, min(end, tick + 1.0) - time.monotonic()))
@@ -211,7 +216,6 @@ class Soak:
         given = (str(self.addresses), str(self.args.strength), *only)
         self.hostile = Child("hostile", *given, cpu=LOAD_CPU, log=self.errors)
         self.spend("attack", total - 2 * quiet)
-        survived = self.hostile.process.poll() is None
         self.hostile.end(signal.SIGKILL)  # without a farewell, as the worst of them
         self.hear()
 
@@ -219,15 +223,13 @@ class Soak:
             return "tasks" in sample and verdicts.returned(before, sample).good
 
         began = time.monotonic()
-        last = self.spend("settle", SETTLE, settled)
+        last = self.spend("settle", self.args.settle, settled)
         self.settled = time.monotonic() - began
         self.spend("after", quiet)
         self.probe.end()
         self.traffic.end()
         self.hear()
         status = self.server.end(seconds=15.0)
-        if not survived:
-            raise RuntimeError("soaking.hostile ended by itself: " + self.tail(self.errors))
         return self.judge(before, last, status)
 
     def tail(self, file):
@@ -286,6 +288,7 @@ def main():
     parser.add_argument("--strength", type=float, default=1.0, help="how many hostile peers, as a factor")
     parser.add_argument("--only", metavar="KIND,...", help="these hostile peers only, to find out who does it")
     parser.add_argument("--factor", type=float, default=verdicts.FACTOR, help="how much the p99 may grow")
+    parser.add_argument("--settle", type=float, default=SETTLE, help="seconds until everything has to be given back")
     parser.add_argument("--json", metavar="FILE", help="write verdicts and samples")
     parser.add_argument("--broken", choices=("leak", "descriptors", "stuck", "crash"), help="a server that goes wrong")
     args = parser.parse_args()

@@ -4,7 +4,9 @@ connections, resets in the middle of everything, and client processes that are k
     python -m soaking.hostile ADDRESSES [STRENGTH [KIND,...]]       (1.0 and all: as the numbers in `_KINDS` say)
 
 Rules of this file:
-- Each peer does the same again and again, as fast as the server lets it, from an address of its kind (127.0.3.x).
+- Each peer does the same again and again, from an address of its kind (127.0.3.x): what goes on one connection as fast as
+  the server takes it, what needs a new one or an answer each time after `_PAUSE`. So the server is busy with them and not
+  without any time left, in which case nothing it does could keep the others from waiting.
 - It runs when nothing else on its core wants to (SCHED_IDLE), so that it does not take the CPU of those who are measured.
 - Whatever the server does to a hostile connection is fine; what a peer did is counted, once a second, on a line of JSON.
 """
@@ -22,6 +24,7 @@ from pathlib import Path
 
 from .wire import call, frame, post, reset_on_close, upgrade
 
+_PAUSE = 0.01
 _ERRORS = (OSError, EOFError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError)
 _GARBAGE = (
     b"\x00\x01\x02\x03" * 64,
@@ -165,6 +168,7 @@ class Hostile:
                 if not await asyncio.wait_for(reader.read(1 << 16), 5):
                     return
                 self.did["malformed.json"] += 1
+                await asyncio.sleep(_PAUSE)
         finally:
             writer.close()
 
@@ -195,6 +199,7 @@ class Hostile:
                 if not await asyncio.wait_for(reader.read(1 << 16), 5):
                     return
                 self.did["malformed.lines"] += 1
+                await asyncio.sleep(_PAUSE)
         finally:
             writer.close()
 
@@ -233,7 +238,7 @@ class Hostile:
             writer.write(post(self.host, b"{", token=self.token, length=5000))
             self.did["slow.writer"] += 1
             async with asyncio.timeout(60):
-                while not reader.at_eof():
+                while not (reader.at_eof() or writer.is_closing()):
                     writer.write(b" ")
                     await asyncio.sleep(0.5)
         finally:
@@ -354,7 +359,7 @@ async def _again(peer, source, did):
             await peer(source)
         except _ERRORS as exc:
             did["ended." + type(exc).__name__] += 1
-            await asyncio.sleep(0.01)
+        await asyncio.sleep(_PAUSE)
 
 
 async def main():

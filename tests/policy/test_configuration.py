@@ -1,6 +1,6 @@
-"""Every setting changes what the live server or client does.
+"""Configuration objects take what they are for, and nothing else; what some settings do beyond one changed value.
 
-`SHOWN` says where each field is seen to matter; a field without a place, or a place that does not name it, fails here.
+That every setting is applied: `test_configured_means_applied.py`.
 """
 
 from __future__ import annotations
@@ -8,145 +8,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from garrison import ConfigurationError, Limits, SecurityPolicy, Server, Timeouts
-from garrison.policy import limits, security, tls, transports
-from garrison.policy.tls import TlsClientConfig, TlsServerConfig
-from garrison.policy.transports import HttpTransportConfig, UnixSocketConfig, WebSocketConfig
 from tests.support.mcp import MODERN, peer, until
 from tests.support.raw_http import connected, serving
-
-TESTS = Path(__file__).resolve().parents[1]
-
-LIVE = "policy/test_live_settings.py"
-HERE = "policy/test_configuration.py"
-HOW_MUCH = "server/test_limits.py"
-EDGE = "transports/test_edge_limits.py"
-LEAVING = "transports/test_edge_leaving.py"
-STDIO = "transports/test_stdio.py"
-FRAMES = "transports/test_websocket_frames.py"
-LIFE = "transports/test_websocket_life.py"
-LINES = "transports/test_unix_lines.py"
-UNIX = "transports/test_unix_socket.py"
-SESSIONS = "server/test_http_legacy.py"
-
-SHOWN: dict[type, dict[str, tuple[str, ...]]] = {
-    Limits: {
-        "message_bytes": (EDGE, STDIO, FRAMES, LINES),
-        "json_depth": (LIVE, "protocol/test_json.py"),
-        "json_nodes": (LIVE, "protocol/test_json.py"),
-        "json_members": (LIVE, "protocol/test_json.py"),
-        "json_items": (LIVE, "protocol/test_json.py"),
-        "json_key_chars": (LIVE, "protocol/test_json.py"),
-        "json_number_chars": (LIVE, "protocol/test_json.py"),
-        "header_bytes": (EDGE,),
-        "header_count": (EDGE,),
-        "connections": (EDGE,),
-        "connections_per_address": (EDGE,),
-        "in_flight": (STDIO, SESSIONS, HOW_MUCH),
-        "in_flight_per_principal": (HOW_MUCH,),
-        "message_rate": (STDIO, LIFE, LINES),
-        "message_burst": (STDIO, LIFE, LINES),
-        "malformed_per_minute": (STDIO, LIFE, LINES, HOW_MUCH),
-        "body_rate": (LIFE, LINES),
-        "fragments": (FRAMES, "client/test_websocket.py"),
-        "outbound_bytes": (LEAVING,),
-        "sessions": (SESSIONS,),
-        "session_events": (SESSIONS,),
-        "session_event_bytes": (SESSIONS,),
-        "subscriptions": (HERE,),
-        "subscription_events": ("client/test_subscriptions.py",),
-        "batch": (SESSIONS,),
-        "rounds": ("server/test_asking.py",),
-        "threads": ("server/test_context.py",),
-        "pages": ("client/test_http_modern.py",),
-        "progress_rate": (LIVE,),
-    },
-    Timeouts: {
-        "head": (EDGE,),
-        "body": (EDGE, LIFE, LINES),
-        "tls": ("transports/test_tls.py",),
-        "idle": (EDGE,),
-        "write_stall": (LEAVING,),
-        "handler": ("server/test_failures.py",),
-        "ask": ("server/test_asking.py",),
-        "session_idle": (SESSIONS, LIFE, LINES),
-        "session_max": (HOW_MUCH,),
-        "ping": (LIFE,),
-        "pong": (LIFE,),
-        "keep_alive": ("server/test_http_modern.py",),
-        "request": ("client/test_pool.py",),
-        "request_max": (LIVE,),
-        "connect": ("client/test_pool.py",),
-        "shutdown": (HERE,),
-        "state": ("server/test_asking.py",),
-    },
-    SecurityPolicy: {
-        "profile": ("policy/test_listening.py",),
-        "limits": (LIVE,),
-        "timeouts": (LIVE,),
-        "allowed_hosts": ("policy/test_gate.py",),
-        "allowed_origins": ("policy/test_gate.py",),
-        "trusted_proxies": ("policy/test_proxies.py",),
-        "public_url": ("policy/test_proxies.py",),
-        "tolerate": (LIVE,),
-        "allow_insecure_http_hosts": ("client/test_targets.py",),
-        "dangerously_allow_unauthenticated": ("policy/test_gate.py",),
-        "dangerously_allow_unsafe_socket_path": (UNIX,),
-    },
-    TlsServerConfig: dict.fromkeys(
-        ("certificate", "key", "client_ca", "minimum", "reload"), ("transports/test_tls.py",)
-    ),
-    TlsClientConfig: dict.fromkeys(("ca", "certificate", "key", "pins", "minimum"), ("client/test_tls.py",)),
-    HttpTransportConfig: dict.fromkeys(
-        ("url", "max_message_size", "token", "headers", "tls", "proxy", "unix_socket"), ("client/test_targets.py",)
-    ),
-    WebSocketConfig: {
-        "url": ("client/test_targets.py",),
-        "max_message_size": ("client/test_targets.py",),
-        "subprotocol": (FRAMES, "client/test_websocket.py"),
-        "compression": (FRAMES, "client/test_websocket_options.py"),
-        "token": ("client/test_websocket.py",),
-        "headers": ("client/test_websocket.py",),
-        "tls": ("client/test_targets.py",),
-    },
-    UnixSocketConfig: {
-        "path": (UNIX,),
-        "max_message_size": ("client/test_unix.py",),
-        "mode": (UNIX,),
-        "group": (UNIX,),
-        "allowed_uids": (UNIX, "client/test_unix.py"),
-    },
-}
-"""Configuration object -> field -> the files whose tests change it and see what is different."""
-
-
-@pytest.mark.parametrize("kind", SHOWN, ids=lambda kind: kind.__name__)
-def test_every_field_is_shown_somewhere(kind: type) -> None:
-    shown = SHOWN[kind]
-    assert {field.name for field in dataclasses.fields(kind)} == shown.keys()
-    first = next(field for field in dataclasses.fields(kind)).name
-    for field, files in shown.items():
-        for file in files:
-            path = TESTS / file
-            text = path.read_text(encoding="utf-8") if path.exists() else ""
-            given = rf"\b{field}=|[\"\']{field}[\"\']"  # it is given a value, or named where values are chosen
-            if field == first:
-                given += rf"|\b{kind.__name__}\("  # may be given by its place
-            assert re.search(given, text), f"{file} gives {kind.__name__}.{field} no value"
-
-
-def test_every_configuration_object_is_here() -> None:
-    found: set[type] = set()
-    for module in (limits, security, tls, transports):
-        values = [getattr(module, name) for name in module.__all__]
-        found.update(value for value in values if isinstance(value, type) and dataclasses.is_dataclass(value))
-    assert found == SHOWN.keys()
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Limits)])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
+import socket
 import time
 
 import pytest
@@ -208,4 +210,75 @@ async def test_connections_are_capped_and_those_beyond_the_cap_are_not_kept() ->
         assert not running.listener.turned_away
         held[0].writer.close()
         await until(lambda: len(running.listener.guests) == 4)
+        await alive(port)
+
+
+@pytest.mark.attack("ATK-036")
+async def test_a_preflight_keeps_no_place() -> None:
+    counting = Counting(Limits(connections=4, connections_per_address=4))
+    policy = dataclasses.replace(counting.server.policy, allowed_origins=("https://app.example",))
+    counting.server.policy = policy
+    async with serving(counting.server) as running, contextlib.AsyncExitStack() as stack:
+        port = running.port
+        fields = [
+            ("Host", f"127.0.0.1:{port}"),
+            ("Origin", "https://app.example"),
+            ("Access-Control-Request-Method", "POST"),
+        ]
+        held = [await stack.enter_async_context(connected(port)) for _ in range(4)]
+        for wire in held:  # each shows no credential
+            await wire.send(request(b"", fields, method="OPTIONS", length=False))
+            assert (await wire.response()).status == 204
+        await alive(port)
+        # A page that goes on with its request on the connection of its preflight keeps it.
+        message = call("echo", {"text": "page"})
+        await held[3].send(post(port, message, Origin="https://app.example"))
+        assert said(await held[3].response()) == "page"
+        idle = [await stack.enter_async_context(connected(port)) for _ in range(20)]
+        assert len(idle) == 20
+        await held[3].send(post(port, message, Origin="https://app.example"))
+        assert said(await held[3].response()) == "page"
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_who_reads_slowly_gets_all_and_who_reads_nothing_is_put_out(keep: bool) -> None:
+    counting = Counting(write_stall=0.5)
+    size = 8_000_000
+    async with serving(counting.server) as running:
+        loop = asyncio.get_running_loop()
+        more = {} if keep else {"Connection": "close"}
+        for pause, whole in ((0.02, True), (20.0, False)):
+            with socket.socket() as peer:
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+                peer.setblocking(False)
+                await loop.sock_connect(peer, ("127.0.0.1", running.port))
+                await loop.sock_sendall(peer, post(running.port, call("dump", {"size": size}), **more))
+                got, until_then = 0, loop.time() + (10.0 if whole else 3.0)
+                with contextlib.suppress(ConnectionError):
+                    while got < size and loop.time() < until_then:
+                        if not whole:
+                            await until(lambda: not running.listener.guests)
+                            pause = 0.0
+                        data = await loop.sock_recv(peer, 128 * 1024)
+                        if not data:
+                            break
+                        got += len(data)
+                        await asyncio.sleep(pause)
+                assert (got >= size) is whole, got
+
+
+@pytest.mark.attack("ATK-027")
+async def test_a_body_in_crumbs_is_refused_and_one_in_small_pieces_is_not() -> None:
+    counting = Counting()
+    async with serving(counting.server) as running:
+        port = running.port
+        fields = modern_fields(port, call("echo"))
+        for text, size in (("x" * 300, 1), ("x" * 600_000, 300)):
+            body = json.dumps(call("echo", {"text": text})).encode()
+            assert size > 1 or len(body) < 1000
+            assert (await exchange(port, chunked(body, fields, size))).status == 200
+        async with connected(port) as wire:
+            await wire.send(chunked(b"", modern_fields(port, call("echo")))[:-5])
+            wire.writer.write(b"1\r\n \r\n" * 50_000)
+            assert (await wire.response()).status == 400
         await alive(port)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+import errno
 import json
+import socket
 
 import pytest
 
+from garrison import Limits
+from garrison.transports.listener import bound
 from tests.support.edge import Counting, refused, said
 from tests.support.mcp import call, modern_fields, post
-from tests.support.raw_http import changed, connected, exchange, request, serving, standard
+from tests.support.raw_http import changed, chunked, connected, exchange, request, serving, standard
 
 
 @pytest.mark.attack("ATK-007")
@@ -223,3 +229,59 @@ async def test_an_absolute_target_teaches_no_host() -> None:
             await refused(port, request(body, fields), 421)
         await refused(port, request(body, modern_fields(port, message), target="http://evil.example/mcp"), 421)
         assert counting.ran == []
+
+
+async def test_a_listed_page_may_read_every_refusal() -> None:
+    counting = Counting(Limits(message_bytes=1000), body=0.3)
+    counting.server.policy = dataclasses.replace(counting.server.policy, allowed_origins=("https://app.example",))
+    async with serving(counting.server) as running:
+        port = running.port
+        message = call("echo", {"text": "x" * 2000})
+        fields = [*modern_fields(port, message), ("Origin", "https://app.example")]
+        for data, status in (
+            (chunked(json.dumps(message).encode(), fields, 600), 413),
+            (request(json.dumps(message).encode(), fields), 413),
+            (request(b"", [*fields, ("Content-Length", "9")], length=False), 408),
+            (request(b"", [*fields, ("Expect", "tea")]), 417),
+            (request(b"", changed(fields, Authorization=None)), 401),
+        ):
+            response = await exchange(port, data)
+            assert response.status == status
+            assert response.get("access-control-allow-origin") == "https://app.example"
+            stranger = data.replace(b"https://app.example", b"https://evil.example")
+            response = await exchange(port, stranger)
+            assert response.get("access-control-allow-origin") is None
+
+
+async def test_a_known_head_of_another_peer_is_not_put_down_to_the_first(caplog: pytest.LogCaptureFixture) -> None:
+    counting = Counting()
+    async with serving(counting.server) as running:
+        port = running.port
+        fields = [*standard(port), ("MCP-Protocol-Version", "2025-11-25"), ("Mcp-Session-Id", "nobody's")]
+        for address in ("127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.1"):
+            caplog.clear()
+            async with connected(port, local_addr=(address, 0)) as wire:
+                await wire.send(request(b"", fields, method="GET"))
+                assert (await wire.response()).status == 404
+            assert [record.__dict__["peer"] for record in caplog.records] == [address]
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="needs ::1")
+async def test_a_name_that_is_half_somebody_elses_is_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_INET6) as squatter:
+        squatter.bind(("::1", 0))
+        squatter.listen()
+        port = squatter.getsockname()[1]
+
+        async def both(*_: object, **__: object) -> list[tuple[object, ...]]:
+            four = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
+            return [four, (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0))]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", both)
+        with pytest.raises(OSError) as caught:
+            await bound("localhost", port)
+        assert caught.value.errno == errno.EADDRINUSE
+        with socket.socket() as again:  # nothing stays bound
+            again.bind(("127.0.0.1", port))
+    for sock in await bound("localhost", port):
+        sock.close()

@@ -227,6 +227,11 @@ def examined(server: Server, plan: Plan) -> str | None:
                 from ..transports.tls import server_context
 
                 server_context(network.tls)
+        socket = plan.unix if network is None else network.unix
+        if socket is not None:
+            from ..transports.unix import check_place
+
+            check_place(socket, unsafe_reason=plan.policy.dangerously_allow_unsafe_socket_path)
     except ConfigurationError as exc:
         return str(exc)
     return None

@@ -93,7 +93,8 @@ class Core:
         """End subscriptions gracefully, let requests end, cancel what is left, leave the lifespan."""
         self.hub.close()
         await self.runner.close(self.policy.timeouts.shutdown)
-        if self._workers is not None:
-            self._workers.close()
+        if self._workers is None:
+            return  # the lifespan was not entered
+        self._workers.close()
         if self._lifespan is not None:
             await self._lifespan.__aexit__(None, None, None)

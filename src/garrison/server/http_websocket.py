@@ -106,6 +106,7 @@ async def serve_asgi(
             raise BadRequest(f"Sec-WebSocket-Protocol must offer {config.subprotocol}")
         await ready()
     except Refused as exc:
+        exc.peer = peer.address
         status, body, fields = application.refusal(exc)
         extensions = cast("dict[str, object]", scope.get("extensions") or {})
         if "websocket.http.response" in extensions:

@@ -244,7 +244,6 @@ class HttpServing:
         self.core = self._site.core
         self.legacy = self._site.legacy
         sockets = self._sockets or await self._bound()
-        await self.core.start()
         self.listener = HttpListener(
             self._application,
             policy.limits,
@@ -256,13 +255,14 @@ class HttpServing:
             admit=None if self._socket is None else self._socket.admit,
         )
         try:
+            await self.core.start()
             self.port = await self.listener.start(sockets)
-        except (OSError, ConfigurationError):
-            await self.core.close()
-            for sock in sockets:
-                sock.close()
+        except BaseException:  # whatever the lifespan raises, nothing stays bound
             if self._socket is not None:
                 self._socket.close()
+            for sock in sockets:
+                sock.close()
+            await self.core.close()
             raise
 
     def _secured(self) -> tuple[Rotation | None, Callable[[Mapping[str, object]], str | None] | None]:
@@ -284,6 +284,13 @@ class HttpServing:
         if self.unix is None:
             self.port = self._sockets[0].getsockname()[1]
         return self._sockets
+
+    def unbind(self) -> None:
+        """Close what `bind` has bound."""
+        for sock in self._sockets:
+            sock.close()
+        if self._socket is not None:
+            self._socket.close()
 
     async def _bound(self) -> list[socket.socket]:
         if self.unix is not None:
@@ -315,6 +322,8 @@ class HttpServing:
 
     async def close(self) -> None:
         """Let what runs end, then stop."""
+        if self._socket is not None:
+            self._socket.remove()
         self.listener.stop()
         await self.core.close()
         self._site.close_sessions()
@@ -350,16 +359,16 @@ class UnixServing:
         record_relaxations(policy)
         self._socket = bind(self.config, unsafe_reason=policy.dangerously_allow_unsafe_socket_path)
         self.core = self.server.core()
-        await self.core.start()
         limits = limits_for(policy.limits, self.config)
         self.listener = Listener(limits, policy.timeouts, self.core.floods, admit=self._socket.admit)
         self.listener.arrive = self._arrive
         try:
+            await self.core.start()
             await self.listener.listen([self._socket.socket])
             await self.listener.serve()
-        except OSError:
-            await self.core.close()
+        except BaseException:  # whatever the lifespan raises, nothing stays bound
             self._socket.close()
+            await self.core.close()
             raise
 
     def _arrive(self, peer: Peer, place: Place) -> UnixShell:
@@ -378,6 +387,7 @@ class UnixServing:
 
     async def close(self) -> None:
         """Let what runs end, then stop."""
+        self._socket.remove()
         self.listener.stop()
         await self.core.close()
         await self.listener.close(min(1.0, self.server.policy.timeouts.shutdown))
@@ -410,9 +420,15 @@ def run_http(
     if workers > 1:
         sockets = serving.bind()
         announce(serving)
-        serve_with_workers(
-            workers, sockets, lambda: _run_until_signal(serving.start, serving.close), server.policy.timeouts.shutdown
-        )
+        try:
+            serve_with_workers(
+                workers,
+                sockets,
+                lambda: _run_until_signal(serving.start, serving.close),
+                server.policy.timeouts.shutdown,
+            )
+        finally:
+            serving.unbind()
         return
 
     async def start() -> None:

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from ..errors import ConfigurationError
@@ -31,6 +32,7 @@ _DEATHS: Final = 5
 """Workers that may die within `_WINDOW` seconds before all are ended."""
 _WINDOW: Final = 10.0
 _GRACE: Final = 2.0
+_STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def check_workers(server: Server, count: int) -> None:
@@ -75,18 +77,26 @@ def serve_with_workers(count: int, sockets: list[socket.socket], serve: Callable
     def stop(number: int, frame: object) -> None:
         nonlocal stopping
         stopping = True
-        for pid in workers:
-            os.kill(pid, signal.SIGTERM)
+        _tell(workers, signal.SIGTERM)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, stop) for number in _STOPS}
     try:
         while not stopping:
             while len(workers) < count and not stopping:
-                workers.add(_fork(serve))
+                # Held back until the worker is known here, and has put this process's handler off.
+                signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+                try:
+                    workers.add(_fork(serve))
+                finally:
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+            if stopping:
+                break
             try:
                 pid, _ = os.waitpid(-1, 0)
             except (InterruptedError, ChildProcessError):
                 continue
+            if pid not in workers:
+                continue  # a child of the program's own
             workers.discard(pid)
             if stopping:
                 break
@@ -110,8 +120,9 @@ def _fork(serve: Callable[[], None]) -> int:
         return pid
     status = 1
     try:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOPS:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         _die_with(parent)
         serve()
         status = 0
@@ -133,16 +144,20 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
+def _tell(workers: set[int], number: int) -> None:
+    for pid in tuple(workers):
+        with suppress(ProcessLookupError):  # reaped just now
+            os.kill(pid, number)
+
+
 def _end(workers: set[int], grace: float) -> None:
-    for pid in workers:
-        os.kill(pid, signal.SIGTERM)
+    _tell(workers, signal.SIGTERM)
     until = time.monotonic() + grace
     while workers:
         pid, _ = os.waitpid(-1, os.WNOHANG)
         workers.discard(pid)
         if not pid:
             if time.monotonic() > until:
-                for each in workers:
-                    os.kill(each, signal.SIGKILL)
+                _tell(workers, signal.SIGKILL)
                 until = float("inf")
             time.sleep(0.02)

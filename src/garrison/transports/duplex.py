@@ -226,6 +226,7 @@ class DuplexShell(asyncio.Protocol):
             self._alarm(self._stall_at)
 
     def resume_writing(self) -> None:
+        self._heard = self._loop.time()  # what it took is a sign of life
         self._admit()
         if self.closing:
             return

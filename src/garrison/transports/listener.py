@@ -10,8 +10,11 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
+import errno
+import functools
 import os
 import socket
+import sys
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from .. import events
@@ -145,6 +148,8 @@ class Listener:
             create = self.loop.create_server
             if sock.family == getattr(socket, "AF_UNIX", None):
                 create = self.loop.create_unix_server
+                if sys.version_info >= (3, 13):  # its file is removed by who made it, and not by each worker that ends
+                    create = functools.partial(create, cleanup_socket=False)
             self._servers.append(await create(lambda: _Arrival(self), sock=sock, backlog=_BACKLOG, start_serving=False))
 
     @property
@@ -211,7 +216,7 @@ class Listener:
             )
         except (OSError, asyncio.CancelledError) as exc:  # ssl.SSLError and TimeoutError are OSErrors
             place.leave()
-            taken.close()
+            handshake.end(taken)
             if not isinstance(exc, (ConnectionError, asyncio.CancelledError)):
                 reason = str(getattr(exc, "reason", None) or type(exc).__name__)
                 events.record("tls.failed", f"handshake failed: {reason}", peer=address)
@@ -345,6 +350,17 @@ class _Handshake(asyncio.Protocol):
     """A connection whose handshake is over, until its own protocol is set: keeps what comes in between."""
 
     early = b""
+    _transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def end(self, taken: socket.socket) -> None:
+        """Close. A socket that has a transport is the transport's to close: the loop still watches it."""
+        if self._transport is None:
+            taken.close()
+        else:
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self.early += data
@@ -383,7 +399,10 @@ async def bound(host: str, port: int) -> list[socket.socket]:
             sockets.append(_bound(family, (name[0], port, *name[2:])))
         except OSError as exc:
             failed = exc  # a machine without IPv6 has the name all the same
-    if not sockets and failed is not None:
+    if failed is not None and (not sockets or failed.errno == errno.EADDRINUSE):
+        # A part of the name would be somebody else's, who would be sent what is meant for this server.
+        for sock in sockets:
+            sock.close()
         raise failed
     return sockets
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .flood import Place
     from .listener import Guests
 
-__all__ = ["BoundSocket", "UnixShell", "bind", "check_peer", "connect", "peer_uid"]
+__all__ = ["BoundSocket", "UnixShell", "bind", "check_peer", "check_place", "connect", "peer_uid"]
 
 _LONGEST: Final = 107 if sys.platform == "linux" else 103
 _BACKLOG: Final = 1024
@@ -68,7 +68,7 @@ class BoundSocket:
         self.path = path
         self._allowed_uids = allowed_uids
         made = os.lstat(path)
-        self._identity = made.st_dev, made.st_ino
+        self._identity = made.st_dev, made.st_ino, os.getpid()
 
     def admit(self, sock: socket.socket) -> Peer:
         """Who has connected, if they may.
@@ -82,14 +82,22 @@ class BoundSocket:
         """
         return check_peer(sock, self._allowed_uids)
 
-    def close(self) -> None:
-        """Close it, and remove it from its directory if it is still the one that was made here."""
+    def remove(self) -> None:
+        """Remove it from its directory if it is still the one that was made here, by this process.
+
+        To be called while it is open: the number of a closed one may be another's already.
+        """
         try:
             found = os.lstat(self.path)
-            if (found.st_dev, found.st_ino) == self._identity:
+            if (found.st_dev, found.st_ino, os.getpid()) == self._identity:
                 os.unlink(self.path)
         except OSError:
             pass  # somebody else has removed it
+        self._identity = (0, 0, 0)
+
+    def close(self) -> None:
+        """Remove it, and close it."""
+        self.remove()
         self.socket.close()
 
 
@@ -120,6 +128,17 @@ def bind(config: UnixSocketConfig, *, unsafe_reason: str = "") -> BoundSocket:
         return BoundSocket(_bind(path, config.mode, group), path, config.allowed_uids)
     finally:
         os.close(lock)
+
+
+def check_place(config: UnixSocketConfig, *, unsafe_reason: str = "") -> None:
+    """Raise what `bind` would, as far as it shows before anything is made."""
+    parent = directory = os.path.dirname(_absolute(config.path))
+    if config.group is not None:
+        _group(config.group)
+    while not os.path.lexists(directory):
+        directory = os.path.dirname(directory)
+    if not unsafe_reason:
+        _check_directory(directory, made=directory == parent)
 
 
 def _absolute(path: str) -> str:
@@ -160,8 +179,11 @@ def _make_directory(directory: str, mode: int, group: int | None) -> None:
         raise ConfigurationError(f"UnixSocketConfig.path: cannot make {exc.filename}: {exc.strerror}") from None
 
 
-def _check_directory(directory: str) -> None:
-    """Refuse a directory in which, or above which, somebody else could put another socket in our place."""
+def _check_directory(directory: str, *, made: bool = True) -> None:
+    """Refuse a directory in which, or above which, somebody else could put another socket in our place.
+
+    `made`: it is the socket's own; otherwise that is still to be made below it.
+    """
     try:
         real = os.path.realpath(directory, strict=True)
         found = os.stat(real)
@@ -169,7 +191,7 @@ def _check_directory(directory: str) -> None:
         raise ConfigurationError(f"UnixSocketConfig.path: {directory}: {exc.strerror}") from None
     if not stat.S_ISDIR(found.st_mode):
         raise ConfigurationError(f"UnixSocketConfig.path: {directory} is not a directory")
-    if found.st_mode & _OTHERS_WRITE:
+    if made and found.st_mode & _OTHERS_WRITE:
         # A sticky directory too: whoever comes first has the name there, and clients would talk to him.
         _unsafe(real, "others can write to it; use a directory of its own below it, which is made where it is missing")
     while True:

@@ -427,7 +427,7 @@ class WebSocketShell(DuplexShell):
         if not self.closing:
             if self._expires_at is not None:
                 clocks.append((self._expires_at, self._expired))
-            if self._reading and not self._shut:
+            if self._reading and not self._shut and self._room is None:  # a ping would wait behind what waits
                 if self._pinged > self._heard:
                     clocks.append((self._pinged + self._timeouts.pong, self._silent))
                 else:

@@ -97,6 +97,7 @@ class WebSocketConnection(Outgoing):
         self._meter = Meter(limits)
         self._heard = 0.0
         self._pinged = 0.0
+        self._passed = 0
         self._watch: asyncio.TimerHandle | None = None
 
     async def agree(self) -> None:
@@ -292,7 +293,11 @@ class WebSocketConnection(Outgoing):
         now = self.loop.time()
         if self._pinged > self._heard:
             due = self._pinged + self.timeouts.pong
-            if due <= now:
+            taken = self._progress()
+            if due <= now and taken > self._passed:  # the ping may still wait behind a large message
+                self._passed, self._pinged = taken, now
+                due = now + self.timeouts.pong
+            elif due <= now:
                 silence = now - self._heard
                 self.over(f"The server gave no sign of life for {silence:.0f} s (Timeouts.ping, Timeouts.pong)")
                 self.abort()
@@ -300,7 +305,7 @@ class WebSocketConnection(Outgoing):
         elif self._heard + self.timeouts.ping <= now:
             self._frames.send_ping(b"")
             self._flush()
-            self._pinged = now
+            self._pinged, self._passed = now, self._progress()
             due = now + min(self.timeouts.ping, self.timeouts.pong)
         else:
             due = self._heard + self.timeouts.ping

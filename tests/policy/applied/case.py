@@ -97,5 +97,5 @@ def title_of(owner: object) -> str:
 
 
 def _called(owner: object) -> Callable[..., object]:
-    found: Any = owner.__init__ if isinstance(owner, type) else owner  # type: ignore[misc]  # its own, not a parent's
+    found: Any = owner.__init__ if isinstance(owner, type) else owner
     return found

@@ -60,9 +60,7 @@ def folder() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def unix_lines(
-    server: Server, config: dict[str, Any] | None = None, connections: int = 1
-) -> AsyncIterator[Any]:
+async def unix_lines(server: Server, config: dict[str, Any] | None = None, connections: int = 1) -> AsyncIterator[Any]:
     """Connections to a server on a Unix socket; the one, or a list of them."""
     with folder() as place:
         path = str(place / "s")
@@ -97,7 +95,7 @@ async def websocket(
     """A WebSocket on the listener of a server; the handshake is good but for what `changes` say."""
     async with serving(counting.server, websocket=config or WebSocketConfig()) as running:
         async with connected(running.port) as wire:
-            await wire.send(handshake(running.port, **changes))
+            await wire.send(handshake(running.port, "/mcp", **changes))
             assert (await wire.head()).status == 101
             yield WebSocketWire(wire.reader, wire.writer)
 

@@ -194,6 +194,8 @@ class AsgiSocket:
                     if self._out:
                         text, size = self._out[0]
                         await send({"type": "websocket.send", "text": text})
+                        if self._gone:
+                            return  # put out meanwhile
                         self._out.popleft()
                         self._size -= size
                         if not self._out:

@@ -42,6 +42,9 @@ _STREAM: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-accel
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 _CLOSE: Final = b"connection: close\r\n"
 _AHEAD: Final = 64 * 1024
+_PIECES: Final = 1024
+_PIECE: Final = 256
+"""A body may come in so many chunks, and one more for each so many bytes: a chunk costs more than its bytes."""
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LINGER: Final = 2.0
 
@@ -74,11 +77,13 @@ class HttpConnection(asyncio.Protocol):
         "_head_raw",
         "_keep",
         "_known",
+        "_left",
         "_listener",
         "_meter",
         "_pace",
         "_parser",
         "_paused",
+        "_pieces",
         "_place",
         "_queue",
         "_reading",
@@ -114,6 +119,7 @@ class HttpConnection(asyncio.Protocol):
         self._chunk = b""
         self._body: bytes = b""
         self._chunks: bytearray | None = None
+        self._pieces = 0
         self._size = 0
         self._queue: deque[tuple[Head, bytes, bool]] = deque()
         self._failure: Refused | None = None
@@ -121,6 +127,7 @@ class HttpConnection(asyncio.Protocol):
         self._reading = True
         self._paused: bytes = b""
         self._room: asyncio.Future[None] | None = None
+        self._left = 0
         self._streaming = False
         self.answering = False
         self.closing = False
@@ -160,10 +167,10 @@ class HttpConnection(asyncio.Protocol):
     def _shortcut(self, head: Head, body: bytes) -> bool:
         """Serve a request whose head needs no parsing. False if the gate has an objection, for the parser to repeat."""
         listener = self._listener
+        if not listener.application.lasting:
+            head = head.copy()  # what is found out about this connection is not for the others
+        head.peer = self.peer
         if not head.cleared:
-            if not listener.application.lasting:
-                head = head.copy()  # what is found out about this connection is not for the others
-            head.peer = self.peer
             try:
                 listener.application.check(head)
             except Refused:
@@ -172,14 +179,16 @@ class HttpConnection(asyncio.Protocol):
         if len(body) > listener.limits.message_bytes:
             return False
         if not self._known:
-            self._let_in()
+            self._let_in(head)
         self._keep = True
         self._serve(head, body)
         return True
 
-    def _let_in(self) -> None:
-        self._known = True
-        self._place.let_in()
+    def _let_in(self, head: Head) -> None:
+        """Keep the place of a peer that the gate knows. A preflight passes it too, and shows no credential."""
+        if head.principal:
+            self._known = True
+            self._place.let_in()
 
     def _serve(self, head: Head, body: bytes) -> None:
         """Have a complete request answered, and count it."""
@@ -207,6 +216,7 @@ class HttpConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._room = self._listener.loop.create_future()
+        self._left = self.transport.get_write_buffer_size()
         self.deadline = self._listener.now() + self._listener.timeouts.write_stall
 
     def resume_writing(self) -> None:
@@ -292,7 +302,7 @@ class HttpConnection(asyncio.Protocol):
         self._fresh = True
         self._body = b""
         self._chunks = None
-        self._size = 0
+        self._pieces = self._size = 0
         self.deadline = self._listener.now() + self._listener.timeouts.head
 
     def on_url(self, url: bytes) -> None:
@@ -340,11 +350,10 @@ class HttpConnection(asyncio.Protocol):
         try:
             listener.application.check(head)
         except Refused as refusal:
-            refusal.reply += head.reply
             refusal.peer = head.client or self.peer.address
             raise self._objection(refusal) from None
         if not self._known:
-            self._let_in()
+            self._let_in(head)
         # llhttp says it of HTTP/1.0 too.
         asked = parser.should_upgrade() and parser.get_http_version() == "1.1"
         self._upgrade = asked and head.fields.get(b"upgrade", b"").lower() == b"websocket"
@@ -355,6 +364,11 @@ class HttpConnection(asyncio.Protocol):
                 raise self._objection(BadRequest("Expectation failed", status=417))
             if not self._queue and not self.answering:
                 self.transport.write(_CONTINUE)
+
+    def on_chunk_header(self) -> None:
+        self._pieces += 1
+        if self._pieces > _PIECES + self._size // _PIECE:
+            raise self._objection(BadRequest("Body in too many small chunks"))
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
@@ -464,9 +478,10 @@ class HttpConnection(asyncio.Protocol):
             return
         transport = self.transport
         transport.write(b"%x\r\n%b\r\n" % (len(event), event) if self._keep else event)
-        if self._room is not None and transport.get_write_buffer_size() > self._listener.limits.outbound_bytes + len(
-            event
-        ):
+        if self._room is None:
+            return
+        self._left += len(event)
+        if transport.get_write_buffer_size() > self._listener.limits.outbound_bytes + len(event):
             events.record(
                 "limit.reached", "slow reader put out", peer=self.peer.address, setting="Limits.outbound_bytes"
             )
@@ -529,9 +544,10 @@ class HttpConnection(asyncio.Protocol):
             return
         error.peer = error.peer or self.peer.address
         status, body, fields = self._listener.application.refusal(error)
-        if self._head is not None and self._head.method == b"HEAD":
+        head = self._head
+        if head is not None and head.method == b"HEAD":
             body = b""
-        self._write(status, body, fields + error.reply, keep=False)
+        self._write(status, body, fields + error.reply + (head.reply if head is not None else b""), keep=False)
         self.closing = True
         self.deadline = self._listener.now() + _LINGER
         if not self._reading:
@@ -543,6 +559,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _close(self) -> None:
         self.closing = True
+        self._left = self.transport.get_write_buffer_size()
         self.deadline = self._listener.now() + self._listener.timeouts.write_stall
         self.transport.close()
 
@@ -569,5 +586,8 @@ class HttpConnection(asyncio.Protocol):
             self._refuse(BadRequest("Request not complete in time", status=408, hint="Timeouts.head, Timeouts.body"))
         elif self.closing and not self.transport.is_closing() and not self.transport.can_write_eof():
             self._close()
+        elif (left := self.transport.get_write_buffer_size()) and left < self._left:
+            self._left = left  # slow, but not stalled
+            self.deadline = self._listener.now() + self._listener.timeouts.write_stall
         else:
             self.abort()

@@ -6,7 +6,7 @@ Rules of this file:
 - Only heads without a second meaning qualify: one line per field, a content length, no transfer coding, no expectation,
   no upgrade. Everything else, and every line that is new, goes to the parser.
 - A whole head that was put together once is kept as well, so that a client that repeats itself costs one look-up.
-  Kept heads are shared by requests: nobody changes them after the gate.
+  Kept heads are shared by requests: nobody changes them after the gate, but for the peer whose request it is now.
 - The memory is bounded and belongs to one listener. When it is full it is forgotten.
 
 RFC 9112 section 5: a field line means the same whatever stands beside it.
