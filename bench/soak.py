@@ -36,8 +36,10 @@ SRV_CPU, LOAD_CPU = os.environ.get("BENCH_SRV_CPU", "0"), os.environ.get("BENCH_
 QUIET = 0.15
 MOST_QUIET = 300.0
 WARM = 2.0
-SETTLE = 25.0
-"""Seconds until everything has to be given back; a session that was left idles for 10 and is found 5 later at most."""
+SESSION_IDLE = 10.0
+SETTLE = 10.0
+"""Seconds until everything has to be given back, once sessions that were left have ended: these idle for SESSION_IDLE,
+and are found half as much later at most."""
 KINDS = ("flood", "malformed", "slow", "half", "reset", "victim")
 
 
@@ -121,7 +123,7 @@ class Soak:
         self.early = None
         self._line = None
         self._began = time.monotonic()
-        self._shown = 0.0
+        self._shown = self._trim = 0.0
 
     def start(self):
         from tests.support.certs import Authority
@@ -133,8 +135,9 @@ class Soak:
         token = self.folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_urlsafe(32))
-        broken = ("--broken", self.args.broken) if self.args.broken else ()
-        self.server = Child("server", str(self.folder), *broken, cpu=SRV_CPU, log=self.log)
+        broken = (self.args.broken,) if self.args.broken else ()
+        given = (str(self.folder), str(self.args.session_idle), *broken)
+        self.server = Child("server", *given, cpu=SRV_CPU, log=self.log)
         at = self.server.first()
         self.addresses.write_text(json.dumps(at))
         self.at = at
@@ -148,7 +151,10 @@ class Soak:
         try:
             if self._line is None:
                 self._line = Line("unix", self.at, timeout=10.0)
-            answer = json.loads(self._line.ask("stats", {}, len(self.samples) + 1))
+            trim = sample["at"] >= self._trim
+            if trim:
+                self._trim = sample["at"] + min(10.0, self.args.seconds / 20)
+            answer = json.loads(self._line.ask("stats", {"trim": trim}, len(self.samples) + 1))
             sample |= answer["result"]["structuredContent"]
             self.samples.append(sample)
         except (OSError, ValueError, KeyError) as exc:
@@ -223,7 +229,7 @@ class Soak:
             return "tasks" in sample and verdicts.returned(before, sample).good
 
         began = time.monotonic()
-        last = self.spend("settle", self.args.settle, settled)
+        last = self.spend("settle", 1.5 * self.args.session_idle + SETTLE, settled)
         self.settled = time.monotonic() - began
         self.spend("after", quiet)
         self.probe.end()
@@ -237,7 +243,7 @@ class Soak:
         return file.read().decode(errors="replace")[-3000:]
 
     def judge(self, before, last, status):
-        attack = [(s["at"], s["rss_kib"]) for s in self.samples if s["phase"] == "attack"]
+        attack = [(s["at"], s["rss_kib"]) for s in self.samples if s["phase"] == "attack" and s["trimmed"]]
         self.log.seek(0)
         crashed = not before or "tasks" not in last
         return [
@@ -270,7 +276,10 @@ class Soak:
                 "seconds": round(seconds),
                 "server_cpu": round((samples[-1]["cpu_ms"] - samples[0]["cpu_ms"]) / 1000 / seconds, 2),
                 "loop_lag_p99_us": round(verdicts.percentile([s["lag_p99_us"] for s in samples], 0.5)),
-                "most": {k: max(s[k] for s in samples) for k in ("rss_kib", "descriptors", "connections", "sessions", "tasks")},
+                "most": {
+                    k: max(s[k] for s in samples)
+                    for k in ("rss_kib", "descriptors", "connections", "sessions", "tasks")
+                },
                 "probe_waited_for_cpu_ms": round(self.waited[phase], 1),
                 "p99_us": {
                     kind: verdicts.percentile(took, 0.99) for (at, kind), took in self.by_kind.items() if at == phase
@@ -288,7 +297,7 @@ def main():
     parser.add_argument("--strength", type=float, default=1.0, help="how many hostile peers, as a factor")
     parser.add_argument("--only", metavar="KIND,...", help="these hostile peers only, to find out who does it")
     parser.add_argument("--factor", type=float, default=verdicts.FACTOR, help="how much the p99 may grow")
-    parser.add_argument("--settle", type=float, default=SETTLE, help="seconds until everything has to be given back")
+    parser.add_argument("--session-idle", type=float, default=SESSION_IDLE, help="the server's Timeouts.session_idle")
     parser.add_argument("--json", metavar="FILE", help="write verdicts and samples")
     parser.add_argument("--broken", choices=("leak", "descriptors", "stuck", "crash"), help="a server that goes wrong")
     args = parser.parse_args()

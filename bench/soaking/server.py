@@ -1,12 +1,14 @@
 """The server of the soak: one process that serves every transport at once, with the default limits.
 
-    python -m soaking.server FOLDER [--broken leak|descriptors|stuck|crash]
+    python -m soaking.server FOLDER SESSION_IDLE [leak|descriptors|stuck|crash]
 
-It prints its addresses as one line of JSON, and serves until SIGTERM. Its tool `stats` says how it is. `--broken` makes
-it go wrong on purpose, which shows that the soak notices.
+It prints its addresses as one line of JSON, and serves until SIGTERM. Its tool `stats` says how it is. The last argument
+makes it go wrong on purpose, which shows that the soak notices. `SESSION_IDLE` is `Timeouts.session_idle`: the default is
+half an hour, in which no session would be seen to end.
 """
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
@@ -19,8 +21,6 @@ from garrison import Context, SecurityPolicy, Server, Timeouts
 from garrison.policy.tls import TlsServerConfig
 from garrison.policy.transports import UnixSocketConfig, WebSocketConfig
 
-SESSION_IDLE = 10.0
-"""Seconds until a session that nobody uses ends. The default is half an hour, in which nothing would be seen to end."""
 NEWS = "soak://news"
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
@@ -44,9 +44,10 @@ class Lag:
         return round(late[int(0.99 * (len(late) - 1))] * 1e6) if late else 0
 
 
-def make(broken=""):
+def make(session_idle, broken):
     """The server, the list of what serves it, and its lag."""
-    server = Server("soak", policy=SecurityPolicy(timeouts=Timeouts(session_idle=SESSION_IDLE)))
+    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    server = Server("soak", policy=SecurityPolicy(timeouts=Timeouts(session_idle=session_idle)))
     serving, kept, lag = [], [], Lag()
 
     @server.tool(inline=True)
@@ -112,10 +113,12 @@ def make(broken=""):
         return "told"
 
     @server.tool(inline=True)
-    def stats() -> dict[str, int]:
-        """How the server is."""
+    def stats(trim: bool) -> dict[str, int]:
+        """How the server is. With `trim`, memory that is free and kept by the allocator is given back first."""
         if broken == "crash" and time.monotonic() - began > 6:
             os._exit(3)
+        if trim and give_back is not None:
+            give_back(0)
         cores = [each.core for each in serving]
         return {
             "rss_kib": int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE // 1024,
@@ -129,6 +132,7 @@ def make(broken=""):
             "subscribers": sum(len(core.hub._listeners) for core in cores),
             "sessions": sum(len(each.legacy.store) for each in serving if getattr(each, "legacy", None) is not None),
             "lag_p99_us": lag.take(),
+            "trimmed": int(trim),
             "cpu_ms": round(time.process_time() * 1000),
         }
 
@@ -136,9 +140,9 @@ def make(broken=""):
     return server, serving, lag
 
 
-async def main(folder, broken):
+async def main(folder, session_idle, broken=""):
     """Serve until SIGTERM."""
-    server, serving, lag = make(broken)
+    server, serving, lag = make(session_idle, broken)
     token = (folder / "token").read_text()
     tls = TlsServerConfig(certificate=folder / "server.pem", key=folder / "server.key")
     stop = asyncio.Event()
@@ -161,9 +165,8 @@ async def main(folder, broken):
 def run():
     from garrison.server.serve import _loop_factory  # the loop that `run_http` would take
 
-    broken = sys.argv[sys.argv.index("--broken") + 1] if "--broken" in sys.argv else ""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(main(Path(sys.argv[1]), broken))
+        runner.run(main(Path(sys.argv[1]), float(sys.argv[2]), *sys.argv[3:]))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def slope(points):
 
 
 def memory(points):
-    """No leak. `points`: (seconds, KiB) of the second half of the attack.
+    """No leak. `points`: (seconds, KiB) of the second half of the attack, what the allocator keeps for later left out.
 
     Samples close in time are not independent; means of blocks nearly are, so the noise is estimated from those.
     """
@@ -134,7 +134,10 @@ def quiet_log(text):
     """No traceback in the server's log."""
     found = [line for line in text.splitlines() if any(shout in line for shout in _SHOUTS)]
     return Verdict(
-        "the server's log has no traceback", not found, f"{len(text.splitlines())} lines, {len(found)} bad", {"bad": found[:5]}
+        "the server's log has no traceback",
+        not found,
+        f"{len(text.splitlines())} lines, {len(found)} bad",
+        {"bad": found[:5]},
     )
 
 

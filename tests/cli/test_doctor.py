@@ -347,3 +347,16 @@ def test_the_log_is_left_as_it_was(ask: Ask) -> None:
     before = list(logging.getLogger("garrison").handlers)
     ask("--http", ":1", "--dangerously-allow-unauthenticated", "a lab")
     assert logging.getLogger("garrison").handlers == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no Unix sockets there")
+@pytest.mark.parametrize("where", [("--unix", "{}"), ("--http", "unix:{}")])
+def test_a_socket_in_an_unsafe_place_would_not_start(ask: Ask, place: Path, where: tuple[str, str]) -> None:
+    (place / "shared").mkdir()
+    (place / "shared").chmod(0o1777)
+    option, form = where
+    status, report = ask(option, form.format(place / "shared" / "x.sock"))
+    assert status == 1 and "others can write" in report["refusal"]
+    status, report = ask(option, form.format(place / "shared" / "own" / "x.sock"))
+    assert status == 0 and report["starts"]
+    assert not (place / "shared" / "own").exists()

@@ -9,6 +9,7 @@ import logging
 import time
 import zlib
 from collections.abc import Callable
+from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from hypothesis import strategies as st
 
 import garrison.errors as e
 from garrison.client import Client
+from garrison.client.websocket import WebSocketTransport
 from garrison.policy import Limits, Timeouts
+from garrison.policy.transports import WebSocketConfig
 
 from .raw_websocket import (
     BINARY,
@@ -577,3 +580,33 @@ def test_how_the_bytes_are_cut_changes_nothing(picked: list[bytes], cuts: list[i
         return messages, ends
 
     assert asyncio.run(heard([10**9])) == asyncio.run(heard(cuts))
+
+
+async def test_a_slow_upload_is_a_sign_of_life():
+    size = 6_000_000
+
+    async def slow(raw: Raw) -> None:
+        raw.write(raw.switch())
+        raw.writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_RCVBUF, 64 * 1024)
+        reader: Any = raw.reader
+        reader._limit = 64 * 1024  # it keeps whatever comes otherwise
+        got = 0
+        while got < size:
+            data = await raw.reader.read(128 * 1024)
+            if not data:
+                break
+            got += len(data)
+            await asyncio.sleep(0.05)
+        taken.set_result(got)
+        await raw.reader.read(-1)
+
+    taken: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    async with raw_server(slow) as peer:
+        timeouts = Timeouts(ping=0.2, pong=0.6, shutdown=0.1)
+        transport = WebSocketTransport(WebSocketConfig(peer.url), limits=Limits(), timeouts=timeouts)
+        await transport.open()
+        connection: Any = transport._connection  # to make its buffer small
+        connection.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, 64 * 1024)
+        transport.post(b"x" * size)
+        assert await taken >= size
+        await transport.aclose()

@@ -26,7 +26,7 @@ server = Server(
     "garrison-everything",
     "1.0.0",
     instructions="One of everything, for the conformance suite.",
-    policy=SecurityPolicy(dangerously_allow_unauthenticated="conformance suite on loopback"),
+    policy=SecurityPolicy.conformance(),
 )
 
 

@@ -127,3 +127,69 @@ async def test_they_end_with_their_parent(served: tuple[subprocess.Popen[bytes],
     while any(Path(f"/proc/{pid}").exists() for pid in there):
         assert time.monotonic() < until
         await asyncio.sleep(0.02)
+
+
+ON_A_SOCKET = """
+import os, signal, sys, time
+from garrison import Server
+from garrison.policy.transports import UnixSocketConfig
+from garrison.server.serve import run_http
+
+server = Server("w", state_key=b"k" * 32, legacy="stateless")
+{more}
+run_http(server, "127.0.0.1", 0, unix=UnixSocketConfig(sys.argv[1]), workers=2)
+"""
+STOPPED_WHILE_IT_FORKS = """
+fork = os.fork
+def first():
+    os.fork = fork
+    os.kill(os.getpid(), signal.SIGTERM)
+    return fork()
+os.fork = first
+"""
+
+
+def on_a_socket(folder: Path, more: str = "") -> subprocess.Popen[bytes]:
+    (folder / "program.py").write_text(ON_A_SOCKET.format(more=more))
+    return subprocess.Popen(
+        [sys.executable, str(folder / "program.py"), str(folder / "run" / "mcp.sock")],
+        env={**os.environ, "GARRISON_TOKEN": TOKEN},
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_worker_that_ends_leaves_the_socket_to_the_others(tmp_path: Path) -> None:
+    process = on_a_socket(tmp_path)
+    path = tmp_path / "run" / "mcp.sock"
+    try:
+        assert process.stderr is not None
+        assert b"Serving MCP" in process.stderr.readline()
+        until = time.monotonic() + 5
+        while len(children(process)) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        time.sleep(0.5)  # both serve by now
+        victim = min(children(process))
+        os.kill(victim, signal.SIGTERM)
+        while victim in children(process):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert path.is_socket()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(8) == 0
+        assert not path.exists()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_stop_while_the_first_worker_is_made_is_heard(tmp_path: Path) -> None:
+    process = on_a_socket(tmp_path, STOPPED_WHILE_IT_FORKS)
+    try:
+        assert process.wait(8) == 0
+        assert not (tmp_path / "run" / "mcp.sock").exists()
+    finally:
+        process.kill()
+        process.communicate()

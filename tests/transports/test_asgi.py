@@ -13,7 +13,10 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from garrison import ConfigurationError, Context, Server
+from garrison import ConfigurationError, Context, Limits, SecurityPolicy, Server
+from garrison.policy.transports import WebSocketConfig
+from garrison.transports.http.asgi_websocket import AsgiSocket
+from tests.support.mcp import modern
 from tests.transports.hosts import META, TOKEN, Hosts, Place, call, policy
 
 KINDS = ("edge", "asgi", "mounted")
@@ -572,3 +575,97 @@ def test_a_token_that_is_made_is_told_on_standard_error(capsys: pytest.CaptureFi
 async def test_a_path_that_cannot_be_served_is_refused(path: str) -> None:
     with pytest.raises(ConfigurationError, match="path"):
         await Server("test", http_sse=True).asgi(path=path, token=TOKEN).__aenter__()
+
+
+# WebSocket, as a host of ASGI hands it over
+
+
+class HostSocket:
+    """One `websocket` scope, and what was sent on it."""
+
+    def __init__(self, app: Any, token: str = TOKEN, port: int = 5000) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.received.put_nowait({"type": "websocket.connect"})
+        self.takes = asyncio.Event()
+        self.takes.set()
+        scope = {
+            "type": "websocket",
+            "http_version": "1.1",
+            "scheme": "ws",
+            "path": "/mcp",
+            "query_string": b"",
+            "headers": [(b"host", b"127.0.0.1:80"), (b"authorization", f"Bearer {token}".encode())],
+            "client": ("127.0.0.7", port),
+            "server": ("127.0.0.1", 80),
+            "subprotocols": ["mcp"],
+        }
+        self.task = asyncio.ensure_future(app(scope, self.received.get, self._send))
+
+    async def _send(self, event: dict[str, Any]) -> None:
+        self.sent.append(event)
+        await asyncio.sleep(0)
+        await self.takes.wait()
+
+    def say(self, value: object) -> None:
+        self.received.put_nowait({"type": "websocket.receive", "text": json.dumps(value)})
+
+
+async def test_handshakes_at_once_find_no_more_places_than_there_are() -> None:
+    app = Server("x", policy=SecurityPolicy(limits=Limits(connections=4))).asgi(
+        token=TOKEN, websocket=WebSocketConfig()
+    )
+    sockets = [HostSocket(app, port=5000 + number) for number in range(20)]
+    await asyncio.sleep(0.2)
+    assert sum(each.sent[0]["type"] == "websocket.accept" for each in sockets) == 4
+    for each in sockets:
+        each.task.cancel()
+    await asyncio.wait([each.task for each in sockets])
+    late = HostSocket(app)
+    await asyncio.sleep(0.05)
+    assert late.sent[0]["type"] == "websocket.accept"
+    late.received.put_nowait({"type": "websocket.disconnect"})
+    await late.task
+    await app.__aexit__(None, None, None)
+
+
+async def test_a_refused_handshake_is_recorded_with_its_peer(caplog: pytest.LogCaptureFixture) -> None:
+    app = Server("x").asgi(token=TOKEN, websocket=WebSocketConfig())
+    socket = HostSocket(app, token="not-the-token")
+    await socket.task
+    assert [each["type"] for each in socket.sent] == ["websocket.close"]
+    assert [record.__dict__["peer"] for record in caplog.records] == ["127.0.0.7"]
+
+
+async def test_a_peer_that_is_put_out_while_it_is_written_to_breaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server("x", policy=SecurityPolicy(limits=Limits(outbound_bytes=1000)))
+
+    @server.tool()
+    async def later(seconds: float) -> str:
+        await asyncio.sleep(seconds)
+        return "x" * 3000
+
+    ended: list[BaseException | None] = []
+    write = AsgiSocket._write  # its task ends unseen
+
+    async def watched(self: AsgiSocket, send: Any) -> None:
+        try:
+            await write(self, send)
+        except BaseException as exc:
+            ended.append(exc)
+            raise
+        ended.append(None)
+
+    monkeypatch.setattr(AsgiSocket, "_write", watched)
+    app = server.asgi(token=TOKEN, websocket=WebSocketConfig())
+    socket = HostSocket(app)
+    await asyncio.sleep(0.05)
+    socket.takes.clear()
+    for number in range(8):
+        socket.say(modern("tools/call", {"name": "later", "arguments": {"seconds": 0.05 + number / 100}}, number))
+    await asyncio.sleep(0.3)
+    socket.takes.set()
+    async with asyncio.timeout(5):
+        await socket.task
+    assert ended == [None]
+    await app.__aexit__(None, None, None)

@@ -10,7 +10,7 @@ import socket
 
 import pytest
 
-from garrison import Limits
+from garrison import ConfigurationError, Limits
 from garrison.transports.listener import bound
 from tests.support.edge import Counting, refused, said
 from tests.support.mcp import call, modern_fields, post
@@ -240,7 +240,6 @@ async def test_a_listed_page_may_read_every_refusal() -> None:
         fields = [*modern_fields(port, message), ("Origin", "https://app.example")]
         for data, status in (
             (chunked(json.dumps(message).encode(), fields, 600), 413),
-            (request(json.dumps(message).encode(), fields), 413),
             (request(b"", [*fields, ("Content-Length", "9")], length=False), 408),
             (request(b"", [*fields, ("Expect", "tea")]), 417),
             (request(b"", changed(fields, Authorization=None)), 401),
@@ -285,3 +284,19 @@ async def test_a_name_that_is_half_somebody_elses_is_not_served(monkeypatch: pyt
             again.bind(("127.0.0.1", port))
     for sock in await bound("localhost", port):
         sock.close()
+
+
+@pytest.mark.parametrize("url", ["https://", "https:///mcp", "https:// a/mcp", "https://a?b", "https://user@a/mcp"])
+async def test_a_public_url_that_names_no_host_is_not_served(url: str) -> None:
+    counting = Counting()
+    counting.server.policy = dataclasses.replace(counting.server.policy, public_url=url, trusted_proxies=("127.0.0.1",))
+    with pytest.raises(ConfigurationError, match="public_url"):
+        counting.server.http()
+
+
+@pytest.mark.parametrize("proxy", ["0.0.0.0/0", "::/0"])
+async def test_everybody_is_no_proxy(proxy: str) -> None:
+    counting = Counting()
+    counting.server.policy = dataclasses.replace(counting.server.policy, trusted_proxies=(proxy,))
+    with pytest.raises(ConfigurationError, match="trusted_proxies"):
+        counting.server.http()

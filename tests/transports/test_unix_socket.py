@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import socket
@@ -20,11 +21,13 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("no Unix sockets here", allow_module_level=True)
 
+from garrison import Server
 from garrison.errors import ConfigurationError, ConnectionFailed, InsecureConfigurationError
 from garrison.policy.transports import UnixSocketConfig
 from garrison.transports import unix
-from garrison.transports.unix import BoundSocket, bind, check_peer, connect
+from garrison.transports.unix import BoundSocket, bind, check_peer, check_place, connect
 from tests.support.edge import Counting
+from tests.support.mcp import call, until
 from tests.support.unix_socket import lines
 
 NOBODY = 65534
@@ -421,3 +424,57 @@ def test_a_client_asks_who_serves(folder: Path, monkeypatch: pytest.MonkeyPatch)
         connect(UnixSocketConfig(bound.path))
     connect(UnixSocketConfig(bound.path, allowed_uids=(NOBODY,))).close()
     bound.close()
+
+
+# Before it is made, and when it could not be
+
+
+def test_a_place_can_be_judged_before_anything_is_made(folder: Path) -> None:
+    check_place(UnixSocketConfig(str(folder / "run" / "more" / "x.sock")))
+    assert not (folder / "run").exists()
+    (folder / "open").mkdir()
+    (folder / "open").chmod(0o1777)
+    path = str(folder / "open" / "x.sock")
+    for judge in (check_place, bind):
+        with pytest.raises(InsecureConfigurationError, match="others can write"):
+            judge(UnixSocketConfig(path))
+    check_place(UnixSocketConfig(str(folder / "open" / "own" / "x.sock")))  # which is made for its owner alone
+    check_place(UnixSocketConfig(path), unsafe_reason="a test")
+    with pytest.raises(ConfigurationError, match="group"):
+        check_place(UnixSocketConfig(str(folder / "x.sock"), group="no-such-group-here"))
+
+
+@pytest.mark.parametrize("framing", ["lines", "http"])
+async def test_a_lifespan_that_fails_leaves_no_socket(folder: Path, framing: str) -> None:
+    @asynccontextmanager
+    async def failing() -> AsyncIterator[None]:
+        raise RuntimeError("no database")
+        yield
+
+    path = folder / "x.sock"
+    server = Server("x", lifespan=failing)
+    config = UnixSocketConfig(str(path))
+    serving = server.unix(config) if framing == "lines" else server.http(unix=config)
+    with pytest.raises(RuntimeError, match="no database"):
+        async with serving:
+            pass
+    assert not path.exists()
+
+
+async def test_a_server_that_is_ending_does_not_remove_the_next_ones_socket(folder: Path) -> None:
+    counting = Counting(shutdown=0.5)
+    config = UnixSocketConfig(str(folder / "x.sock"))
+    first, second = counting.server.unix(config), Counting().server.unix(config)
+    await first.start()
+    reader, writer = await asyncio.open_unix_connection(config.path)
+    writer.write(json.dumps(call("slow", {"seconds": 0.3})).encode() + b"\n")
+    await until(lambda: counting.ran == ["slow"])
+    ending = asyncio.ensure_future(first.close())
+    await asyncio.sleep(0.05)
+    assert not os.path.lexists(config.path)
+    await second.start()
+    assert b"slow" in await reader.readline()  # what ran has ended in peace
+    await ending
+    assert os.path.lexists(config.path)
+    await second.close()
+    writer.close()

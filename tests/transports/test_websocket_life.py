@@ -245,6 +245,25 @@ async def test_a_reader_that_takes_nothing_is_put_out_and_one_that_is_slow_is_no
         assert second in ends.ends.guests
 
 
+async def test_who_reads_a_long_answer_slowly_is_not_asked_for_signs_of_life() -> None:
+    counting = Counting(FAST, ping=0.1, pong=0.2)
+
+    @counting.server.tool()
+    async def later(size: int) -> str:
+        await asyncio.sleep(0.05)
+        return "x" * size
+
+    async with websockets(counting.server) as ends:
+        wire = await ends.connect()
+        await wire.send(message(call("later", {"size": 12_000_000})))
+        for _ in range(20):
+            wire.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            await wire.reader.readexactly(600_000)
+            wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await asyncio.sleep(0.05)
+        assert len(ends.ends.guests) == 1
+
+
 # Ending
 
 

@@ -205,10 +205,12 @@ def _end(tls: TlsServerConfig) -> datetime | None:
     """When the certificate ends; None where it cannot be read, which is refused elsewhere."""
     from cryptography.x509 import load_pem_x509_certificate
 
+    from ..policy.files import opened
+
     try:
-        with open(tls.certificate, "rb") as file:
-            return load_pem_x509_certificate(file.read(1024 * 1024)).not_valid_after_utc
-    except (OSError, ValueError):
+        with opened(tls.certificate, "certificate", public=True) as descriptor:
+            return load_pem_x509_certificate(os.read(descriptor, 1024 * 1024)).not_valid_after_utc
+    except (ConfigurationError, OSError, ValueError):
         return None
 
 

@@ -75,7 +75,7 @@ class HttpGate:
         websocket: the endpoint answers a WebSocket handshake.
 
     Raises:
-        ConfigurationError: an allowed host, origin or proxy is not of its form.
+        ConfigurationError: an allowed host, origin or proxy, or the public URL, is not of its form.
     """
 
     def __init__(
@@ -114,7 +114,10 @@ class HttpGate:
                 raise ConfigurationError(f"SecurityPolicy.allowed_origins: {origin!r} is not scheme://host[:port]")
             listed.add(origin.lower().encode())
         if policy.public_url:
-            hosts.add(policy.public_url.removeprefix("https://").partition("/")[0].lower().encode())
+            value = policy.public_url.removeprefix("https://").partition("/")[0].lower().encode()
+            if _HOST.fullmatch(value) is None:
+                raise ConfigurationError("SecurityPolicy.public_url is not https://host[:port]/path")
+            hosts.add(value)
         self._hosts = frozenset(hosts)
         self._own = frozenset(own)
         self._listed = frozenset(listed)

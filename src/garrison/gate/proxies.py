@@ -48,9 +48,12 @@ class TrustedProxies:
                 if name == "unix":
                     continue
                 try:
-                    self._networks.append(ip_network(name))
+                    network = ip_network(name)
                 except ValueError as exc:
                     raise ConfigurationError(f"SecurityPolicy.trusted_proxies: {name!r}: {exc}") from None
+                if not network.prefixlen:
+                    raise ConfigurationError(f"SecurityPolicy.trusted_proxies: {name!r} is everybody, not a proxy")
+                self._networks.append(network)
 
     def __bool__(self) -> bool:
         return self._unix or bool(self._networks)

@@ -97,14 +97,17 @@ async def serve_asgi(
     try:
         if config is None:
             raise BadRequest("WebSocket is not served here", hint="websocket=, --ws")
-        if len(site.sockets) >= core.policy.limits.connections:
-            raise BadRequest("Too many connections", status=503, hint="Limits.connections")
         head = head_of(scope, core.policy.limits, peer)
         head.fields |= {b"upgrade": b"websocket", b"connection": b"upgrade"}  # over HTTP/2 there are no such fields
         application.check(head)
         if config.subprotocol not in cast("list[str]", scope.get("subprotocols") or []):
             raise BadRequest(f"Sec-WebSocket-Protocol must offer {config.subprotocol}")
         await ready()
+        if len(site.sockets) >= core.policy.limits.connections:
+            raise BadRequest("Too many connections", status=503, hint="Limits.connections")
+        socket = AsgiSocket(limits_for(core.policy.limits, config), core.policy.timeouts, meter, peer.address)
+        socket.connect(lambda shell: duplex(core, shell, head.principal))
+        site.sockets.add(socket)  # before anything is waited for: others are counting too
     except Refused as exc:
         exc.peer = peer.address
         status, body, fields = application.refusal(exc)
@@ -116,12 +119,8 @@ async def serve_asgi(
         else:
             await send({"type": "websocket.close", "code": 1008, "reason": exc.message})
         return
-    await send({"type": "websocket.accept", "subprotocol": config.subprotocol, "headers": []})
-    limits = limits_for(core.policy.limits, config)
-    socket = AsgiSocket(limits, core.policy.timeouts, meter, peer.address)
-    socket.connect(lambda shell: duplex(core, shell, head.principal))
-    site.sockets.add(socket)
     try:
+        await send({"type": "websocket.accept", "subprotocol": config.subprotocol, "headers": []})
         await socket.run(receive, send)
     finally:
         site.sockets.discard(socket)

@@ -280,7 +280,11 @@ class HttpServing:
         """
         import asyncio
 
+        from ..transports.listener import BACKLOG
+
         self._sockets = asyncio.run(self._bound())
+        for sock in self._sockets:
+            sock.listen(BACKLOG)  # who connects before the first worker is there waits
         if self.unix is None:
             self.port = self._sockets[0].getsockname()[1]
         return self._sockets
@@ -461,7 +465,6 @@ def _run_until_signal(
     import signal
 
     async def main() -> None:
-        await start()
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -469,6 +472,7 @@ def _run_until_signal(
                 loop.add_signal_handler(number, stop.set)
             except (NotImplementedError, RuntimeError, ValueError):
                 continue  # not the main thread, or not this platform
+        await start()
         try:
             await stop.wait()
         finally:

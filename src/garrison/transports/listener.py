@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from ..policy import Limits, Timeouts
     from .flood import Floods, Place
 
-__all__ = ["Guest", "Guests", "Listener", "Tls", "bound", "half_close"]
+__all__ = ["BACKLOG", "Guest", "Guests", "Listener", "Tls", "bound", "half_close"]
 
 _SWEEP: Final = 0.5
 _TURNED_AWAY: Final = 64
-_BACKLOG: Final = 1024
+BACKLOG: Final = 1024
+"""Connections that wait to be accepted."""
 _AT_ONCE: Final = 64
 
 
@@ -150,7 +151,7 @@ class Listener:
                 create = self.loop.create_unix_server
                 if sys.version_info >= (3, 13):  # its file is removed by who made it, and not by each worker that ends
                     create = functools.partial(create, cleanup_socket=False)
-            self._servers.append(await create(lambda: _Arrival(self), sock=sock, backlog=_BACKLOG, start_serving=False))
+            self._servers.append(await create(lambda: _Arrival(self), sock=sock, backlog=BACKLOG, start_serving=False))
 
     @property
     def port(self) -> int:
@@ -160,12 +161,13 @@ class Listener:
 
     async def serve(self) -> None:
         """Take connections."""
+        self._looked = self.now()
         for server in self._servers:
             await server.start_serving()
         if self.tls is not None:
             for sock in self._sockets:
                 sock.setblocking(False)
-                sock.listen(_BACKLOG)
+                sock.listen(BACKLOG)
                 self.loop.add_reader(sock, self._accept, sock)
         self._timer = self.loop.call_later(_SWEEP, self._sweep)
 

@@ -59,7 +59,8 @@ def case(
         apart: observe one after the other.
     """
     if first is None:
-        first = (default_of(owner, name), default)
+        # A setting that there is not is told by the test, beside the others.
+        first = (default_of(owner, name) if name in names_of(owner) else None, default)
 
     def add(observe: Observe) -> Observe:
         CASES.setdefault((owner, name), []).append(Case(observe, first, changed, apart))

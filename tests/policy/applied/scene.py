@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from garrison import Limits, Server
 from garrison.errors import GarrisonError
@@ -59,10 +62,19 @@ def folder() -> Iterator[Path]:
         yield Path(path)
 
 
+@contextmanager
+def socket_folder() -> Iterator[Path]:
+    """A folder for Unix sockets; skips where there are none."""
+    if sys.platform == "win32":
+        pytest.skip("no Unix sockets here")
+    with folder() as path:
+        yield path
+
+
 @asynccontextmanager
 async def unix_lines(server: Server, config: dict[str, Any] | None = None, connections: int = 1) -> AsyncIterator[Any]:
     """Connections to a server on a Unix socket; the one, or a list of them."""
-    with folder() as place:
+    with socket_folder() as place:
         path = str(place / "s")
         async with server.unix(UnixSocketConfig(path, **(config or {}))):
             opened: list[Lines] = []
@@ -136,6 +148,7 @@ __all__ = [
     "handshake",
     "http",
     "outcome",
+    "socket_folder",
     "unix_lines",
     "websocket",
     "within",

@@ -73,6 +73,7 @@ class HttpListener(Listener):
         except BaseException:
             self.stop()
             raise
+        self._quiet = self.now()
         await self.serve()
         return self.port
 
