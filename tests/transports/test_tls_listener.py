@@ -287,3 +287,25 @@ async def test_what_a_certificate_opened_ends_when_it_does(tmp_path: Path) -> No
             with pytest.raises(ClientError):
                 await alice.call_tool("who")
             await bob.call_tool("who")
+
+
+@pytest.mark.attack("ATK-036")
+async def test_who_has_to_make_room_before_the_handshake_began_is_closed(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    async with serving(make(Limits(connections=4)), tls=config(authority.leaf())) as running:
+        loop = asyncio.get_running_loop()
+        peers = [socket.socket() for _ in range(20)]
+        try:
+            for peer in peers:  # all of them wait when the listener looks, and are accepted at once
+                peer.connect(("127.0.0.1", running.port))
+                peer.setblocking(False)
+            await until(lambda: len(running.listener.handshakes) == 4 and running.core.floods.count == 4)
+            async with asyncio.timeout(3):
+                ended = await asyncio.gather(*(loop.sock_recv(peer, 1) for peer in peers[:16]), return_exceptions=True)
+            assert all(each == b"" or isinstance(each, ConnectionError) for each in ended)
+            async with connected(running.port, ssl=trusting(authority), server_hostname="127.0.0.1") as wire:
+                await wire.send(post(running.port, call("who")))
+                assert (await wire.response()).status == 200
+        finally:
+            for peer in peers:
+                peer.close()

@@ -203,12 +203,20 @@ class Listener:
             events.record(exc.event, exc.message, peer=address, setting=exc.hint)
             taken.close()  # without a handshake nothing can be said
             return
-        task = self.loop.create_task(self._shake_hands(taken, address, place))
-        self.handshakes.add(task)
-        task.add_done_callback(self.handshakes.discard)
-
-    async def _shake_hands(self, taken: socket.socket, address: str, place: Place) -> None:
         handshake = _Handshake()
+
+        def over(task: asyncio.Task[None]) -> None:
+            self.handshakes.discard(task)
+            if not handshake.begun:  # it was cancelled before its first step, and could see to nothing itself
+                place.leave()
+                taken.close()
+
+        task = self.loop.create_task(self._shake_hands(handshake, taken, address, place))
+        self.handshakes.add(task)
+        task.add_done_callback(over)
+
+    async def _shake_hands(self, handshake: _Handshake, taken: socket.socket, address: str, place: Place) -> None:
+        handshake.begun = True
         try:
             transport, _ = await self.loop.connect_accepted_socket(
                 lambda: handshake,
@@ -351,6 +359,7 @@ class _Arrival(asyncio.Protocol):
 class _Handshake(asyncio.Protocol):
     """A connection whose handshake is over, until its own protocol is set: keeps what comes in between."""
 
+    begun = False
     early = b""
     _transport: asyncio.Transport | None = None
 
