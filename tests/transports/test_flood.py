@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ from garrison import Client, Limits, SecurityPolicy, Server, Timeouts
 from garrison.errors import Overloaded
 from garrison.policy.transports import WebSocketConfig
 from garrison.transports.flood import Floods, Meter, Place, network_of
-from tests.support.mcp import call, post
+from tests.support.mcp import call, post, until
 from tests.support.raw_http import TOKEN, connected, serving
 
 
@@ -362,3 +363,18 @@ async def test_requests_sent_ahead_are_served_in_order_at_the_rate() -> None:
             for number in range(40):
                 response = await wire.response()
                 assert json.loads(response.body)["id"] == number
+
+
+async def test_a_connection_that_fails_to_end_keeps_no_deadline_of_another(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(make(head=0.2)) as running, connected(running.port) as first, connected(running.port) as second:
+        for wire in (first, second):
+            await wire.send(b"POST /mcp HTTP/1.1\r\n")
+        await until(lambda: len(running.listener.guests) == 2)
+        broken: Any = next(iter(running.listener.guests))
+        port = broken.transport.get_extra_info("peername")[1]
+        broken.__class__ = type("Broken", (type(broken),), {"__slots__": (), "expire": lambda self: 1 / 0})
+        for wire in (first, second):
+            faulty = wire.writer.get_extra_info("sockname")[1] == port
+            answer = await wire.ended()
+            assert answer == b"" if faulty else answer.startswith(b"HTTP/1.1 408")
+        assert "ZeroDivisionError" in caplog.text

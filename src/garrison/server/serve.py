@@ -272,6 +272,14 @@ class HttpServing:
 
         return Rotation(self._tls), certificate_name if self._tls.client_ca is not None else None
 
+    def check_files(self) -> None:
+        """Read the files of TLS, to see that they can be used.
+
+        Raises:
+            ConfigurationError: they cannot.
+        """
+        self._secured()
+
     def bind(self) -> list[socket.socket]:
         """Bind now, to start later, in this process or another.
 
@@ -422,6 +430,7 @@ def run_http(
 
     announce = announce or announce_on_stderr
     if workers > 1:
+        serving.check_files()
         sockets = serving.bind()
         announce(serving)
         try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
+import logging
 import os
 import socket
 import sys
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from .flood import Floods, Place
 
 __all__ = ["BACKLOG", "Guest", "Guests", "Listener", "Tls", "bound", "half_close"]
+
+log = logging.getLogger("garrison.transports")
 
 _SWEEP: Final = 0.5
 _TURNED_AWAY: Final = 64
@@ -63,7 +66,7 @@ def half_close(transport: asyncio.Transport) -> None:
     """Say that nothing more will come. A peer may have reset the connection, and the loop not know it yet."""
     try:
         transport.write_eof()
-    except OSError:
+    except (OSError, RuntimeError):  # uvloop says RuntimeError
         transport.abort()
 
 
@@ -254,7 +257,11 @@ class Listener:
         self._timer = self.loop.call_later(_SWEEP, self._sweep)
         for guest in tuple(self.guests):
             if guest.deadline and guest.deadline < now:
-                guest.expire()
+                try:
+                    guest.expire()
+                except Exception:  # a fault of ours in one connection must not keep the deadlines of the others
+                    log.exception("a connection could not be ended in order")
+                    guest.abort()
         if self.tls is not None and now - self._looked >= self._look_every:
             self._looked = now
             self.tls.look()

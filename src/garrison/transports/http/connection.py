@@ -344,14 +344,14 @@ class HttpConnection(asyncio.Protocol):
             raise self._objection(BadRequest(f"Repeated header field {head.repeated.decode('latin-1')}"))
         if parser.get_http_version() not in ("1.1", "1.0"):
             raise self._objection(BadRequest("HTTP version not served"))
-        length = head.fields.get(b"content-length")
-        if length is not None and int(length) > listener.limits.message_bytes:
-            raise self._objection(BadRequest("Message too large", status=413, hint="Limits.message_bytes"))
         try:
             listener.application.check(head)
         except Refused as refusal:
             refusal.peer = head.client or self.peer.address
             raise self._objection(refusal) from None
+        length = head.fields.get(b"content-length")
+        if length is not None and int(length) > listener.limits.message_bytes:
+            raise self._objection(BadRequest("Message too large", status=413, hint="Limits.message_bytes"))
         if not self._known:
             self._let_in(head)
         # llhttp says it of HTTP/1.0 too.
