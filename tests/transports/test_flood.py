@@ -378,3 +378,17 @@ async def test_a_connection_that_fails_to_end_keeps_no_deadline_of_another(caplo
             answer = await wire.ended()
             assert answer == b"" if faulty else answer.startswith(b"HTTP/1.1 408")
         assert "ZeroDivisionError" in caplog.text
+
+
+async def test_what_comes_after_a_refusal_is_not_read_without_end() -> None:
+    """A peer that is told why, and goes on sending, soon sends into a full pipe."""
+    async with serving(make()) as running, connected(running.port) as wire:
+        await wire.send(b"nonsense\r\n\r\n")
+        assert (await wire.response()).status == 400
+        sent, chunk = 0, b"x" * 65536
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(1.0):
+                while sent < 1 << 30:
+                    await wire.send(chunk)
+                    sent += len(chunk)
+        assert sent < 64 << 20  # the burst of a meter in units of 64 KiB, and what the pipe holds

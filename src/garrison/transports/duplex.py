@@ -205,6 +205,9 @@ class DuplexShell(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._shut:
+            # Reads on for a moment, so that the peer can read why; but each read is charged, and no peer is endless.
+            if self._meter.take(self._loop.time(), max(len(data), _UNIT), 0) > 0.0:
+                self._transport.pause_reading()
             return
         self._heard = self._loop.time()
         self._unpaid += len(data)

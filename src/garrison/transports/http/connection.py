@@ -154,6 +154,9 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.closing:
+            # Reads on for a moment, so that the peer can read why; but each read is charged, and no peer is endless.
+            if self._meter.take(self._listener.now(), max(len(data), _AHEAD), 0) > 0.0:
+                self.transport.pause_reading()
             return
         if self.answering or self._paused or self._room is not None or self._pace is not None:
             self._hold(data)
