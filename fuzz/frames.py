@@ -146,7 +146,7 @@ def _inflated(data: bytes, most: int, *, whole: bool) -> bytes:
     return text
 
 
-def library(data: bytes, *, server: bool, most: int) -> tuple[list[bytes], int | None]:
+def witness(data: bytes, *, server: bool, most: int) -> tuple[list[bytes], int | None]:
     """The messages, text or binary, by the library, and the code with which it fails the connection, if it does."""
     protocol = (
         ServerProtocol(state=State.OPEN, max_size=most)

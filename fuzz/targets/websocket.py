@@ -150,7 +150,7 @@ def check(data: bytes) -> None:
         for chunks in choppings(data, count=2, bytewise=80):
             agree(f"cut {chunks}", talk(chunks, compression=compression), whole)
         if not compression:
-            said, failed = frames.library(data, server=True, most=130)
+            said, failed = frames.witness(data, server=True, most=130)
             agree("the library's messages", said[: len(messages)], messages)
             if expected.wrong and not expected.lax:  # it may still wait for the rest of the frame
                 agree("the library passes on no more", len(said), len(messages))
