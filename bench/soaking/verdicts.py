@@ -15,8 +15,8 @@ PER_TEN_MINUTES = 1.0
 """MiB that memory may grow in ten minutes, beyond noise."""
 SHORT = 300.0
 """Seconds of a window below which a slope says nothing, and growth has a fixed bound."""
-SHORT_GROWTH = 6.0
-"""MiB."""
+SHORT_GROWTH = 16.0
+"""MiB: buffers and caches that are still being filled."""
 BLOCKS = 20
 FACTOR = 2.0
 SPARE = {"descriptors": 4, "sessions": 2, "connections": 4, "places": 4, "tasks": 6, "running": 4, "subscribers": 4}

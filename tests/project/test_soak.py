@@ -65,7 +65,7 @@ def test_the_server_stands_a_short_soak(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("broken", "name"),
     [
-        ("descriptors", "all is given back after the attack"),
+        ("leak", "memory does not grow"),
         ("crash", "the server ends in order"),
     ],
 )
@@ -89,7 +89,7 @@ def test_steady_memory_passes_and_a_leak_does_not() -> None:
 
 def test_a_short_run_has_a_fixed_bound() -> None:
     assert verdicts.memory([(float(n), 60_000.0 + 20 * n) for n in range(60)]).good
-    assert not verdicts.memory([(float(n), 60_000.0 + 200 * n) for n in range(60)]).good
+    assert not verdicts.memory([(float(n), 60_000.0 + 400 * n) for n in range(60)]).good
     assert not verdicts.memory([]).good
 
 
