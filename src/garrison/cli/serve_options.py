@@ -18,12 +18,13 @@ __all__ = ["add_serve_options"]
 
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
     """Add everything that says how a server listens and what it allows."""
-    _listening(parser.add_argument_group("where to listen"))
-    _tls(parser.add_argument_group("TLS"))
-    _policy(parser.add_argument_group("policy", "Each replaces what the file, or the server's code, says."))
+    _listening(parser)
+    _tls(parser)
+    _policy(parser)
 
 
-def _listening(group: argparse._ArgumentGroup) -> None:  # pyright: ignore[reportPrivateUsage] - it has no other name
+def _listening(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where to listen")
     group.add_argument("--config", metavar="FILE", help="a TOML file with settings; none is ever looked for")
     group.add_argument("--stdio", action="store_true", help="standard input and output (the default)")
     group.add_argument("--http", metavar="HOST:PORT", help="HTTP; port 0 takes a free one; or unix:PATH")
@@ -49,14 +50,16 @@ def _listening(group: argparse._ArgumentGroup) -> None:  # pyright: ignore[repor
     group.add_argument("--token-file", metavar="FILE", help="a file with the token, which only you can read")
 
 
-def _tls(group: argparse._ArgumentGroup) -> None:  # pyright: ignore[reportPrivateUsage] - it has no other name
+def _tls(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("TLS")
     group.add_argument("--tls-cert", metavar="FILE", help="the certificate and its chain (PEM)")
     group.add_argument("--tls-key", metavar="FILE", help="its private key (PEM), which only you can read")
     group.add_argument("--tls-client-ca", metavar="FILE", help="ask every client for a certificate of these roots")
     group.add_argument("--tls-minimum", choices=("1.2", "1.3"), help="the oldest version of TLS (default: 1.2)")
 
 
-def _policy(group: argparse._ArgumentGroup) -> None:  # pyright: ignore[reportPrivateUsage] - it has no other name
+def _policy(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("policy", "Each replaces what the file, or the server's code, says.")
     group.add_argument("--profile", choices=("strict", "compat", "conformance"), help="the preset to begin with")
     for option, field, metavar, text in (
         ("--allowed-host", "allowed_hosts", "NAME", "a Host header to answer beside the loopback names"),
