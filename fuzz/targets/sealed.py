@@ -14,6 +14,7 @@ SEEDS = (
     b"30 60\n \nb\n{}",
     b"0 999\n\n\nAQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
     b"22\n=\nx\n" + b"ab" * 32,
+    b"22\n=\nx\n" + b"ab" * 15 + b"  " + b"ab" * 16,
 )
 WORDS = (b"\n", b"=", b"-", b"_", b"+", b"/", b"A", b"AQ", b"Ag", b" 1", b"00" * 32)
 NOW = 1_000_000.0

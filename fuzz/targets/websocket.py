@@ -77,7 +77,7 @@ Result = tuple[list[bytes], int | None, bool]
 class Conversation:
     """Takes messages and answers each."""
 
-    saturated = busy = False
+    wants_loop = saturated = busy = False
 
     def __init__(self, shell: WebSocketShell) -> None:
         self._shell = shell

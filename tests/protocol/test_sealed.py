@@ -178,7 +178,20 @@ def test_a_key_in_text(text: str) -> None:
     assert key_from_text(text) == OTHER
 
 
-@pytest.mark.parametrize("text", ["", "x" * 64, "é" * 43, OTHER.hex()[:-2], "A" * 42, "A" * 44, "A" * 60, "A A" * 20])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x" * 64,
+        "é" * 43,
+        OTHER.hex()[:-2],
+        "A" * 42,
+        "A" * 44,
+        "A" * 60,
+        "A A" * 20,
+        OTHER.hex()[:30] + "  " + OTHER.hex()[:32],  # hexadecimal reading passes over white space
+    ],
+)
 def test_what_is_no_key_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="32 random bytes"):
         key_from_text(text)

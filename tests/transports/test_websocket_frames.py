@@ -319,7 +319,7 @@ class _Transport:
 class _Conversation:
     """Hears messages."""
 
-    saturated = busy = False
+    wants_loop = saturated = busy = False
 
     def __init__(self) -> None:
         self.heard: list[bytes] = []

@@ -163,9 +163,10 @@ def key_from_text(text: str) -> bytes:
     text = text.strip()
     try:
         if len(text) == 2 * KEY_BYTES:
-            return bytes.fromhex(text)
-        padded = text.replace("-", "+").replace("_", "/").rstrip("=")
-        key = a2b_base64(padded + "=" * (-len(padded) % 4), strict_mode=True)
+            key = bytes.fromhex(text)
+        else:
+            padded = text.replace("-", "+").replace("_", "/").rstrip("=")
+            key = a2b_base64(padded + "=" * (-len(padded) % 4), strict_mode=True)
     except (Base64Error, ValueError):
         key = b""
     if len(key) != KEY_BYTES:

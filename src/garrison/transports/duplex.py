@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from .. import events
 from .listener import half_close
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ..policy import Limits
+    from .conversation import Conversation
     from .flood import Place
     from .listener import Guests
 
-__all__ = ["Conversation", "DuplexShell"]
+__all__ = ["DuplexShell"]
 
 log = logging.getLogger("garrison.transports")
 
@@ -44,40 +45,6 @@ _POLICY: Final = 1008
 _INTERNAL: Final = 1011
 
 Clock = tuple[float, "Callable[[], None]"]
-
-
-class Conversation(Protocol):
-    """The server's side of a connection, as the shell sees it."""
-
-    @property
-    def saturated(self) -> bool:
-        """True while nothing more should be served."""
-        ...
-
-    @property
-    def busy(self) -> bool:
-        """True while requests or subscriptions are under way."""
-        ...
-
-    def receive(self, data: bytes) -> None:
-        """Take one message."""
-        ...
-
-    def too_long(self) -> None:
-        """A message was too long and is gone."""
-        ...
-
-    def relieved(self) -> None:
-        """The peer has taken all that waited."""
-        ...
-
-    async def finish(self, grace: float) -> None:
-        """Let what runs end, for at most `grace` seconds."""
-        ...
-
-    def close(self) -> None:
-        """The peer is gone."""
-        ...
 
 
 class DuplexShell(asyncio.Protocol):

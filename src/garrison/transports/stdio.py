@@ -19,7 +19,7 @@ import os
 import sys
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from .. import events
 from ..protocol.lines import LineReader
@@ -32,44 +32,11 @@ if TYPE_CHECKING:
 
     from ..policy import Limits, Timeouts
     from ..protocol.lines import TooLong
+    from .conversation import Conversation
 
-__all__ = ["Peer", "StdioShell", "reserve"]
+__all__ = ["StdioShell", "reserve"]
 
 _CHUNK: Final = 256 * 1024
-
-
-class Peer(Protocol):
-    """The server's side of a connection, as the shell sees it."""
-
-    @property
-    def wants_loop(self) -> bool:
-        """True if something waits for an event loop."""
-        ...
-
-    @property
-    def saturated(self) -> bool:
-        """True while nothing more should be read."""
-        ...
-
-    def receive(self, data: bytes) -> None:
-        """Take one message."""
-        ...
-
-    def too_long(self) -> None:
-        """A message was too long and is gone."""
-        ...
-
-    def relieved(self) -> None:
-        """The client has taken all that waited."""
-        ...
-
-    async def finish(self, grace: float) -> None:
-        """Let what runs end, for at most `grace` seconds."""
-        ...
-
-    def close(self) -> None:
-        """The client is gone."""
-        ...
 
 
 def reserve() -> tuple[int, int]:
@@ -120,7 +87,7 @@ class StdioShell:
         os.set_blocking(reading, True)
         os.set_blocking(writing, True)
 
-    def connect(self, connect: Callable[[StdioShell], Peer]) -> Peer:
+    def connect(self, connect: Callable[[StdioShell], Conversation]) -> Conversation:
         """Set the peer."""
         self._peer = connect(self)
         return self._peer

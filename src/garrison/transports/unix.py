@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ..policy import Limits
     from ..policy.transports import UnixSocketConfig
     from ..protocol.lines import TooLong
-    from .duplex import Conversation
+    from .conversation import Conversation
     from .flood import Place
     from .listener import Guests
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from ..policy import Limits
     from ..policy.transports import WebSocketConfig
-    from .duplex import Conversation
+    from .conversation import Conversation
     from .flood import Place
     from .http.exchange import Head
     from .listener import Guests

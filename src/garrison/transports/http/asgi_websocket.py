@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from ... import events
 
@@ -22,21 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...policy import Limits, Timeouts
+    from ..conversation import Conversation
     from ..flood import Meter
     from .asgi import Receive, Send
 
 __all__ = ["AsgiSocket"]
-
-
-class _Peer(Protocol):
-    @property
-    def saturated(self) -> bool: ...
-    @property
-    def busy(self) -> bool: ...
-    def receive(self, data: bytes) -> None: ...
-    def relieved(self) -> None: ...
-    async def finish(self, grace: float) -> None: ...
-    def close(self) -> None: ...
 
 
 class AsgiSocket:
@@ -59,9 +49,9 @@ class AsgiSocket:
         self._room = asyncio.Event()
         self._over: tuple[int, str] | None = None
         self._gone = False
-        self._peer: _Peer
+        self._peer: Conversation
 
-    def connect(self, connect: Callable[[AsgiSocket], _Peer]) -> None:
+    def connect(self, connect: Callable[[AsgiSocket], Conversation]) -> None:
         """Set what is served on it."""
         self._peer = connect(self)
 
