@@ -40,6 +40,7 @@ from garrison.server.http import HttpApplication
 from garrison.server.serve import HttpServing, UnixServing, duplex
 from garrison.transports.http import connection, exchange
 from garrison.transports.http.connection import HttpConnection
+from garrison.transports.http.requests import RequestReader
 from garrison.transports.peer import Peer
 from garrison.transports.unix import UnixShell
 from garrison.transports.websocket import WebSocketShell
@@ -220,10 +221,10 @@ async def http(bench):
             bound = lambda function: put(application, "check", function.__get__(application.check.__self__))
             open_to_all = without(check, "host = fields.get", "methods = ")
             tokenless = without(check, "if self._authorization is not None", "if self._identity is None")
-            unbounded = without(HttpConnection.on_header, "self._head_bytes +=", "head.add(")
+            unbounded = without(RequestReader.on_header, "self._head_bytes +=", "head.add(")
             await row("  Host and Origin", known, lambda: bound(open_to_all))
             await row("  token, compared in constant time", known, lambda: bound(tokenless))
-            await row("size and count of the head", known, lambda: put(HttpConnection, "on_header", unbounded))
+            await row("size and count of the head", known, lambda: put(RequestReader, "on_header", unbounded))
             await row("no field twice that decides", known, lambda: put(exchange.Head, "add", _plain_add))
         unmetered = without(HttpConnection._serve, "if head.client is not None", "listener.application.handle")
         await row("message meter", known, lambda: put(HttpConnection, "_serve", unmetered))

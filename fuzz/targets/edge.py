@@ -4,9 +4,12 @@ served after a refusal; well-formed requests are those of a second reading."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fuzz.oracle import agree, choppings, hold
 from fuzz.stage import LIMITS, Result, listener, talk
+from garrison.transports.http import requests as reading
 
 _FIELDS = b"Host: h\r\nContent-Type: application/json\r\n"
 SEEDS = (
@@ -134,11 +137,25 @@ def check(data: bytes) -> None:
         agree("one answer each", final, len(requests) + (refused is not None))
     for number, chunks in enumerate([requests_apart(data), *choppings(data, bytewise=200)]):
         compare(f"cut {chunks}", whole, talk(_LISTENER, chunks, turns=number % 2 == 1))
+    with small_pieces():
+        for chunks in ([data], requests_apart(data)):
+            compare(f"in small pieces {chunks}", whole, talk(_LISTENER, chunks))
     compare("paced", whole, talk(_PACED, requests_apart(data)))
     learning = listener()
     for round_ in range(2):
         for chunks in ([data], requests_apart(data)):
             compare(f"learnt, round {round_} {chunks}", whole, talk(learning, chunks))
+
+
+@contextmanager
+def small_pieces() -> Iterator[None]:
+    """As if every input were long: the reader stops after each request that it completes."""
+    before = reading._PIECE
+    setattr(reading, "_PIECE", 24)  # noqa: B010 - a constant, for everybody else
+    try:
+        yield
+    finally:
+        setattr(reading, "_PIECE", before)  # noqa: B010
 
 
 def compare(what: str, whole: Result, cut: Result) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from garrison.errors import ParseError
 from garrison.policy import Limits
+from garrison.protocol import json as module
 from garrison.protocol.json import decoder, encode, encode_text
 
 decode = decoder(Limits())
@@ -235,6 +236,31 @@ def test_each_limit_holds_exactly(change: int, wrap: bytes) -> None:
                 pytest.fail(f"{limits} {read(text)!r:.200}")
         else:
             assert same(read(text), json.loads(text)), (limits, text)
+
+
+def count_of(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + sum(map(count_of, value.values()))
+    return 1 + sum(map(count_of, value)) if isinstance(value, list) else 1
+
+
+tricky = st.text(st.sampled_from('",[]{}\\ \n:sé'), max_size=8)
+nested = st.recursive(
+    st.none() | st.integers(0, 9) | tricky,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(tricky, inner, max_size=4),
+    max_leaves=30,
+)
+
+
+@given(nested, st.sampled_from([None, 0, 2]), st.integers(1, 24))
+def test_values_are_counted_the_same_wherever_a_block_ends(value: Any, indent: int | None, block: int) -> None:
+    data, count = json.dumps(value, indent=indent).encode(), count_of(value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_BLOCK", block)
+        module._count(data, count)
+        if count > 1:
+            with pytest.raises(ParseError, match=f"more than {count - 1} values"):
+                module._count(data, count - 1)
 
 
 @pytest.mark.parametrize(

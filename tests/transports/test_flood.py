@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from garrison import Client, Limits, SecurityPolicy, Server, Timeouts
 from garrison.errors import Overloaded
 from garrison.policy.transports import WebSocketConfig
-from garrison.transports.flood import Floods, Meter, Place, network_of
+from garrison.transports.flood import UNIT, Floods, Meter, Place, network_of
 from tests.support.mcp import call, post, until
 from tests.support.raw_http import TOKEN, connected, serving
 
@@ -43,7 +43,7 @@ def test_a_burst_passes_and_then_the_rate_holds() -> None:
 
 def test_large_messages_cost_more() -> None:
     meter = Meter(Limits(message_rate=10, message_burst=20))
-    assert meter.take(0.0, 64 * 1024 * 19) == 0.0
+    assert meter.take(0.0, UNIT * 19) == 0.0
     assert meter.take(0.0, 10) == pytest.approx(0.1)
 
 
@@ -58,7 +58,7 @@ def test_no_schedule_gets_more_than_burst_and_rate(steps: list[tuple[float, int]
     now = served = 0.0
     for pause, size in steps:
         now += pause
-        served += 1 + (size >> 16)
+        served += 1 + size // UNIT
         now += meter.take(now, size)
         assert served <= burst + rate * now + 1e-6
 
@@ -391,4 +391,4 @@ async def test_what_comes_after_a_refusal_is_not_read_without_end() -> None:
                 while sent < 1 << 30:
                     await wire.send(chunk)
                     sent += len(chunk)
-        assert sent < 64 << 20  # the burst of a meter in units of 64 KiB, and what the pipe holds
+        assert sent < 32 << 20  # the burst of a meter in its units, and what the pipe holds

@@ -205,13 +205,13 @@ async def test_a_flooder_is_slowed_down_and_the_others_are_not() -> None:
 
 
 async def test_bytes_are_charged_as_well_as_lines() -> None:
-    """A message costs one more for every 64 KiB of it, also where the pieces that arrive are small."""
+    """A message costs one more for every 16 KiB of it, also where the pieces that arrive are small."""
     counting = Counting(Limits(message_rate=10, message_burst=20))
     async with lines(counting) as wires:
         wire = await wires.connect()
         loop = asyncio.get_running_loop()
         start = loop.time()
-        await wire.send(call("echo", {"text": "x" * (64 * 1024 * 24)}, 1))
+        await wire.send(call("echo", {"text": "x" * (16 * 1024 * 24)}, 1))
         await wire.read()
         await wire.alive()
         assert loop.time() - start > 0.3

@@ -53,7 +53,7 @@ class Limits:
     """Requests under way of one principal, all connections together; one more is refused."""
     message_rate: int = 100
     """Messages a second on one connection; reading stops until there is room. A message costs one, and one more for
-    every 64 KiB of it."""
+    every 16 KiB of it."""
     message_burst: int = 400
     """Messages that may come at once before `message_rate` counts."""
     malformed_per_minute: int = 20

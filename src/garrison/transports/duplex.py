@@ -19,6 +19,7 @@ import logging
 from typing import TYPE_CHECKING, Final, cast
 
 from .. import events
+from .flood import UNIT
 from .listener import half_close
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ __all__ = ["DuplexShell"]
 log = logging.getLogger("garrison.transports")
 
 _TURN: Final = 32
-_UNIT: Final = 64 * 1024
-"""Bytes that cost as much as a message; see `Meter.take`."""
+_FLUSH: Final = 64 * 1024
+"""Bytes of answers that are written at once, before all that came is answered."""
 _LINGER: Final = 2.0
 _LOOK: Final = 0.01
 
@@ -173,7 +174,7 @@ class DuplexShell(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._shut:
             # Reads on for a moment, so that the peer can read why; but each read is charged, and no peer is endless.
-            if self._meter.take(self._loop.time(), max(len(data), _UNIT), 0) > 0.0:
+            if self._meter.take(self._loop.time(), max(len(data), UNIT), 0) > 0.0:
                 self._transport.pause_reading()
             return
         self._heard = self._loop.time()
@@ -260,9 +261,9 @@ class DuplexShell(asyncio.Protocol):
         messages, unpaid = self._messages, self._unpaid
         if messages:
             self._messages = 0
-        elif unpaid < _UNIT:
+        elif unpaid < UNIT:
             return 0.0
-        self._unpaid = unpaid & (_UNIT - 1)
+        self._unpaid = unpaid % UNIT
         return self._meter.take(now, unpaid, messages)
 
     def _watch(self, on: bool, now: float) -> None:
@@ -308,7 +309,7 @@ class DuplexShell(asyncio.Protocol):
             if before > self._limits.outbound_bytes:
                 self._record("limit.reached", "a slow reader is put out", "Limits.outbound_bytes")
                 self.abort()
-        elif not self._collecting or self._queued > _UNIT:
+        elif not self._collecting or self._queued > _FLUSH:
             self._flush()
 
     @property

@@ -5,7 +5,7 @@ Rules of this file:
 - When a place is wanted and none is free, the connection that has waited longest without being let in leaves. So a peer
   that hoards connections takes them from itself, and one that was let in keeps its own.
 - Too many messages are no error: the transport stops reading for as long as the meter says, and nothing is lost. A
-  message costs one, and one more for every 64 KiB of it.
+  message costs one, and one more for every `UNIT` of it.
 - A meter outlives its connection, and its address's next connection gets it as it was: coming again is no new burst.
 - Addresses are remembered only while they have connections or meters that are not full again.
 
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from ..policy import Limits
 
-__all__ = ["Floods", "Meter", "Place", "network_of"]
+__all__ = ["UNIT", "Floods", "Meter", "Place", "network_of"]
 
-_SHIFT: Final = 16
+UNIT: Final = 16 * 1024
+"""Bytes of a message that cost as much as one more message: they take about as long to serve."""
 _ROUNDING: Final = 1e-9
 _MOST: Final = 4096
 """Addresses that are remembered, beside those that have connections."""
@@ -63,7 +64,7 @@ class Meter:
         due = self._due
         if due < now:
             due = now
-        self._due = due = due + self._interval * (count + (size >> _SHIFT))
+        self._due = due = due + self._interval * (count + size // UNIT)
         wait = due - now - self._room
         return wait if wait > 0.0 else 0.0
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from .. import events
 from ..protocol.lines import LineReader
-from .flood import Meter
+from .flood import UNIT, Meter
 
 if TYPE_CHECKING:
     import asyncio
@@ -235,7 +235,7 @@ class StdioShell:
     def _charge(self, size: int, count: int) -> float:
         """Seconds for which nothing more should be read, after so many bytes and messages."""
         size += self._uncharged
-        self._uncharged = size & 0xFFFF  # what small pieces leave of 64 KiB counts with the next
+        self._uncharged = size % UNIT  # what small pieces leave of it counts with the next
         return self._meter.take(time.monotonic(), size, count)
 
     def _hold(self, seconds: float) -> None:

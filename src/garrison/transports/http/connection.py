@@ -1,11 +1,10 @@
 """One HTTP/1.1 connection of the edge: an `asyncio.Protocol` over llhttp.
 
 Rules of this file:
-- Every byte is counted while it is read: the head against `Limits.header_bytes`, the body against
-  `Limits.message_bytes`. What is too large is refused before it is kept.
 - Every phase has a deadline, which the listener's sweep looks at; no request costs a timer.
-- One request at a time per connection. What the peer sends ahead is parsed, answered in order, and bounded: while a
-  response is due nothing more is read from the socket, nor while the meter says that the peer has sent enough.
+- One request at a time per connection, and then the others have their turn. What the peer sends ahead is answered in
+  order, and bounded: while a response is due nothing more is read from the socket, nor while the meter says that the
+  peer has sent enough.
 - A request that breaks HTTP is answered after those before it, and the connection closed, so that no second meaning of
   its bytes survives. The close lingers, so that a peer that is still sending can read why.
 - What waits for a slow reader is bounded by `Limits.outbound_bytes`; a peer that takes nothing is put out.
@@ -16,15 +15,14 @@ RFC 9112; RFC 9110.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, Final, cast
-
-import httptools
 
 from ... import events
 from ...errors import BadRequest, Overloaded, Refused
+from ..flood import UNIT
 from ..listener import half_close
-from .exchange import SECURITY_FIELDS, Head, reason
+from .exchange import SECURITY_FIELDS, reason
+from .requests import RequestReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from ..flood import Place
     from ..peer import Peer
     from .edge import HttpListener
+    from .exchange import Head
 
 __all__ = ["HttpConnection"]
 
@@ -42,9 +41,6 @@ _STREAM: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-accel
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 _CLOSE: Final = b"connection: close\r\n"
 _AHEAD: Final = 64 * 1024
-_PIECES: Final = 1024
-_PIECE: Final = 256
-"""A body may come in so many chunks, and one more for each so many bytes: a chunk costs more than its bytes."""
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LINGER: Final = 2.0
 
@@ -65,33 +61,21 @@ class HttpConnection(asyncio.Protocol):
     """One peer. Its states: reading a head, reading a body, answering, and closing."""
 
     __slots__ = (
-        "_body",
-        "_body_until",
-        "_chunk",
-        "_chunks",
-        "_declined",
-        "_failure",
-        "_fresh",
-        "_head",
-        "_head_bytes",
-        "_head_raw",
+        "_again",
         "_keep",
         "_known",
         "_left",
         "_listener",
         "_meter",
+        "_over",
         "_pace",
-        "_parser",
         "_paused",
-        "_pieces",
         "_place",
-        "_queue",
+        "_reader",
         "_reading",
         "_reply",
         "_room",
-        "_size",
         "_streaming",
-        "_upgrade",
         "answering",
         "closing",
         "deadline",
@@ -108,21 +92,9 @@ class HttpConnection(asyncio.Protocol):
         self._known = False
         self._pace: asyncio.TimerHandle | None = None
         self._reply = b""
-        self._upgrade = False
-        self._declined = -1
-        self._body_until = 0.0
-        self._parser = httptools.HttpRequestParser(self)
-        self._head: Head | None = None
-        self._head_bytes = 0
-        self._head_raw = 0
-        self._fresh = False
-        self._chunk = b""
-        self._body: bytes = b""
-        self._chunks: bytearray | None = None
-        self._pieces = 0
-        self._size = 0
-        self._queue: deque[tuple[Head, bytes, bool]] = deque()
-        self._failure: Refused | None = None
+        self._reader = RequestReader(listener, peer, self._admit)
+        self._again = False
+        self._over = False
         self._keep = True
         self._reading = True
         self._paused: bytes = b""
@@ -150,18 +122,20 @@ class HttpConnection(asyncio.Protocol):
         self._gone()
 
     def eof_received(self) -> bool:
-        return False
+        # What was sent ahead and waits for its turn alone is still answered.
+        self._over = self._again
+        return self._over
 
     def data_received(self, data: bytes) -> None:
         if self.closing:
             # Reads on for a moment, so that the peer can read why; but each read is charged, and no peer is endless.
-            if self._meter.take(self._listener.now(), max(len(data), _AHEAD), 0) > 0.0:
+            if self._meter.take(self._listener.now(), max(len(data), UNIT), 0) > 0.0:
                 self.transport.pause_reading()
             return
-        if self.answering or self._paused or self._room is not None or self._pace is not None:
+        if self.answering or self._again or self._room is not None or self._pace is not None:
             self._hold(data)
             return
-        if self._head is None and not self._queue and self._failure is None:
+        if self._reader.head is None and self._reader.failure is None:
             known = self._listener.heads.match(data)
             if known is not None and self._shortcut(*known):
                 return
@@ -241,189 +215,71 @@ class HttpConnection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _feed(self, data: bytes) -> None:
-        if self._declined >= 0:
-            self._take_declined(data)
-            self._next()
+        reader = self._reader
+        rest = reader.feed(data)
+        if reader.switching:
+            self._switch(rest)
             return
-        self._fresh = False
-        self._chunk = data
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as exc:
-            if self._upgrade:
-                self._switch(data[cast("int", exc.args[0]) :])
-                return
-            self._decline(data[cast("int", exc.args[0]) :])
-        except httptools.HttpParserCallbackError:
-            self._failure = self._failure or BadRequest("Malformed HTTP request")
-        except httptools.HttpParserError:
-            self._failure = BadRequest("Malformed HTTP request")
-        if self._failure is None and self._head is not None and self._head_bytes >= 0 and not self._fresh:
-            # The parser keeps an unfinished head: at most the limit and the chunk in which it began.
-            self._head_raw += len(data)
-            if self._head_raw > self._listener.limits.header_bytes:
-                self._failure = BadRequest("Header too large", status=431, hint="Limits.header_bytes")
+        if reader.head is not None:
+            self.deadline = reader.deadline
+        if rest:
+            self._hold(rest)
         self._next()
 
-    def _decline(self, rest: bytes) -> None:
-        """Serve a request that offers another protocol as if it did not (RFC 9110 section 7.8), and then close.
+    def _admit(self, head: Head) -> None:
+        """The gate, for a head that is complete; then its body is asked for.
 
-        The parser has left with the end of its head. A body of a known length is read here; what follows it is not.
+        Raises:
+            Refused: the request goes no further.
         """
-        head, _, _ = self._queue.pop()
-        if b"transfer-encoding" in head.fields:
-            self._failure = BadRequest("A request that offers an upgrade needs a Content-Length")
-            return
-        self._head = head
-        self._fresh = True
-        self._declined = int(head.fields.get(b"content-length", b"0"))
-        self._take_declined(rest)
-
-    def _take_declined(self, data: bytes) -> None:
-        head = self._head
-        if head is None:
-            return  # whatever follows the one request
-        part = data[: self._declined - self._size]
-        if part:
-            self.on_body(part)
-        if self._size == self._declined:
-            self._queue.append((head, self._body if self._chunks is None else bytes(self._chunks), False))
-            self._head = None
-
-    # llhttp callbacks
-
-    def _objection(self, refusal: Refused) -> Refused:
-        """Remember why parsing ends; the parser passes on no more than that it did."""
-        self._failure = refusal
-        return refusal
-
-    def on_message_begin(self) -> None:
-        if len(self._queue) >= self._listener.limits.in_flight:
-            raise self._objection(Overloaded("Too many requests sent ahead", hint="Limits.in_flight"))
-        self._head = Head()
-        self._head_bytes = self._head_raw = 0
-        self._fresh = True
-        self._body = b""
-        self._chunks = None
-        self._pieces = self._size = 0
-        self.deadline = self._listener.now() + self._listener.timeouts.head
-
-    def on_url(self, url: bytes) -> None:
-        head = self._head
-        if head is not None:
-            head.path += url
-            self._head_bytes += len(url)
-            if self._head_bytes > self._listener.limits.header_bytes:
-                raise self._objection(BadRequest("Header too large", status=431, hint="Limits.header_bytes"))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        head = self._head
-        if head is None or self._head_bytes < 0:
-            raise self._objection(BadRequest("Trailer fields are not served"))
-        self._head_bytes += len(name) + len(value) + 4
-        limits = self._listener.limits
-        if len(head.fields) >= limits.header_count or self._head_bytes > limits.header_bytes:
-            raise self._objection(
-                BadRequest("Header too large", status=431, hint="Limits.header_count, Limits.header_bytes")
-            )
-        head.add(name, value)
-
-    def on_headers_complete(self) -> None:
-        head = self._head
-        if head is None:
-            return
         listener = self._listener
-        parser = self._parser
-        self._head_bytes = -1
-        head.method = parser.get_method()
-        head.path, _, head.query = head.path.partition(b"?")
-        head.peer = self.peer
-        scheme = b"https://" if self.peer.secure else b"http://"
-        if head.path.startswith(scheme):
-            # RFC 9112 section 3.2.2: the authority of an absolute target counts, whatever Host says.
-            head.fields[b"host"], slash, path = head.path[len(scheme) :].partition(b"/")
-            head.path = slash + path
-        if head.repeated is not None:
-            raise self._objection(BadRequest(f"Repeated header field {head.repeated.decode('latin-1')}"))
-        if parser.get_http_version() not in ("1.1", "1.0"):
-            raise self._objection(BadRequest("HTTP version not served"))
         try:
             listener.application.check(head)
         except Refused as refusal:
             refusal.peer = head.client or self.peer.address
-            raise self._objection(refusal) from None
+            raise
         length = head.fields.get(b"content-length")
         if length is not None and int(length) > listener.limits.message_bytes:
-            raise self._objection(BadRequest("Message too large", status=413, hint="Limits.message_bytes"))
+            raise BadRequest("Message too large", status=413, hint="Limits.message_bytes")
         if not self._known:
             self._let_in(head)
-        # llhttp says it of HTTP/1.0 too.
-        asked = parser.should_upgrade() and parser.get_http_version() == "1.1"
-        self._upgrade = asked and head.fields.get(b"upgrade", b"").lower() == b"websocket"
-        self.deadline = self._body_until = listener.now() + listener.timeouts.body
         expect = head.fields.get(b"expect")
         if expect is not None:
             if expect.lower() != b"100-continue":
-                raise self._objection(BadRequest("Expectation failed", status=417))
-            if not self._queue and not self.answering:
+                raise BadRequest("Expectation failed", status=417)
+            if not self._reader.queue and not self.answering:
                 self.transport.write(_CONTINUE)
-
-    def on_chunk_header(self) -> None:
-        self._pieces += 1
-        if self._pieces > _PIECES + self._size // _PIECE:
-            raise self._objection(BadRequest("Body in too many small chunks"))
-
-    def on_body(self, body: bytes) -> None:
-        self._size += len(body)
-        if self._size > self._listener.limits.message_bytes:
-            raise self._objection(BadRequest("Message too large", status=413, hint="Limits.message_bytes"))
-        self.deadline = self._body_until + self._size / self._listener.limits.body_rate
-        if not self._body:
-            self._body = body
-        elif self._chunks is None:
-            self._chunks = bytearray(self._body) + body
-        else:
-            self._chunks += body
-
-    def on_message_complete(self) -> None:
-        head = self._head
-        if head is None:
-            return
-        body = self._body if self._chunks is None else bytes(self._chunks)
-        if self._fresh and not self._queue:
-            self._listener.heads.learn(self._chunk, head)
-        keep = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
-        self._queue.append((head, body, keep))
-        self._head = None
-        self._body = b""
-        self._chunks = None
 
     # Answering
 
     def _next(self) -> None:
-        """Serve what is complete, in order; after the last, answer what broke."""
-        while self._queue and not self._busy:
-            head, body, self._keep = self._queue.popleft()
-            self._serve(head, body)
-        if self._failure is not None and not self.answering and not self._queue:
-            self._refuse(self._failure)
+        """Serve the next request that is complete; after the last, answer what broke."""
+        reader = self._reader
+        if reader.queue:
+            if not self._busy:
+                head, body, self._keep = reader.queue.popleft()
+                self._serve(head, body)
+        elif reader.failure is not None and not self.answering:
+            self._refuse(reader.failure)
 
     def _switch(self, rest: bytes) -> None:
         """Hand the connection over to the protocol that was asked for. `rest` is what followed the request."""
-        head, body, _ = self._queue.pop()
+        reader = self._reader
+        reader.switching = False
+        head, body, _ = reader.queue.pop()
         listener = self._listener
         try:
-            if self._queue or self._busy or body:
+            if reader.queue or self._busy or body:
                 raise BadRequest("A request to upgrade stands alone")
             taken = listener.application.upgrade(head)
         except Refused as refusal:
             refusal.reply += head.reply
             refusal.peer = head.client or self.peer.address
-            self._failure = refusal
+            reader.failure = refusal
             self._next()
             return
         if taken is None:
-            self._queue.append((head, body, False))
+            reader.queue.append((head, body, False))
             self._next()
             return
         fields, takeover = taken
@@ -515,22 +371,37 @@ class HttpConnection(asyncio.Protocol):
 
     def _wait(self) -> None:
         """Nothing is due: wait for the next request, or go on with what came already."""
-        listener = self._listener
-        self.deadline = listener.now() + (listener.timeouts.idle if self._head is None else listener.timeouts.body)
-        if self._queue or self._failure is not None or self._paused or not self._reading:
-            listener.loop.call_soon(self._go_on)
+        reader = self._reader
+        if reader.queue or reader.failure is not None or self._paused or not self._reading or self._over:
+            self._soon()
+        if reader.head is not None:
+            reader.renew()
+            self.deadline = reader.deadline
+        else:
+            self.deadline = self._listener.now() + self._listener.timeouts.idle
+
+    def _soon(self) -> None:
+        """Go on when the other connections have had their turn."""
+        if not self._again:
+            self._again = True
+            self._listener.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
         """Serve what waited while the last response was due, then read again."""
+        self._again = False
         if self._busy:
             return
         self._next()
-        if self._busy:
+        if self._busy or self._again:
             return
         data, self._paused = self._paused, b""
         if data:
             self._feed(data)
-        if not self._reading and not self._busy:
+        if self._busy or self._again:
+            return
+        if self._over:
+            self._close()
+        elif not self._reading:
             self._reading = True
             self.transport.resume_reading()
 
@@ -547,7 +418,7 @@ class HttpConnection(asyncio.Protocol):
             return
         error.peer = error.peer or self.peer.address
         status, body, fields = self._listener.application.refusal(error)
-        head = self._head
+        head = self._reader.head
         if head is not None and head.method == b"HEAD":
             body = b""
         self._write(status, body, fields + error.reply + (head.reply if head is not None else b""), keep=False)
@@ -585,7 +456,7 @@ class HttpConnection(asyncio.Protocol):
 
     def expire(self) -> None:
         """The deadline of the present phase has passed."""
-        if self._head is not None and not self.closing and not self.answering:
+        if self._reader.head is not None and not self.closing and not self.answering:
             self._refuse(BadRequest("Request not complete in time", status=408, hint="Timeouts.head, Timeouts.body"))
         elif self.closing and not self.transport.is_closing() and not self.transport.can_write_eof():
             self._close()

@@ -1,0 +1,88 @@
+"""The HTTP listener against peers that send ahead: everybody has a turn, and nothing that was sent is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import socket
+
+import pytest
+
+from garrison import Limits
+from tests.support.edge import Counting, alive, said
+from tests.support.mcp import call, modern_fields, post
+from tests.support.raw_http import chunked, connected, serving
+
+PLENTY = Limits(message_rate=100_000, message_burst=100_000)
+
+
+async def test_who_sends_ahead_does_not_keep_the_others_waiting() -> None:
+    counting = Counting(PLENTY)
+    async with serving(counting.server) as running:
+        port = running.port
+        flood = b"".join(post(port, call("echo", {"text": "flood"}, n)) for n in range(150))
+        address = ("127.0.0.1", port)
+        with socket.create_connection(address) as first, socket.create_connection(address) as other:
+            await alive(port)  # both connections are accepted
+            counting.ran.clear()
+            first.sendall(flood)
+            other.sendall(post(port, call("echo", {"text": "other"})))
+            async with asyncio.timeout(10):
+                while len(counting.ran) < 151:
+                    await asyncio.sleep(0)
+        assert counting.ran.index("other") < 20
+        assert counting.ran.count("flood") == 150
+
+
+@pytest.mark.parametrize("size", [10, 3000, 70_000])
+async def test_what_was_sent_ahead_of_an_end_is_answered(size: int) -> None:
+    counting = Counting(PLENTY)
+    async with serving(counting.server) as running:
+        port = running.port
+        count = 40 if size < 10_000 else 4
+        async with connected(port) as wire:
+            wire.writer.write(b"".join(post(port, call("echo", {"text": "x" * size}, n)) for n in range(count)))
+            wire.writer.write_eof()
+            assert [(await wire.response()).json["id"] for _ in range(count)] == list(range(count))
+            assert await wire.ended() == b""
+
+
+async def test_half_a_request_ahead_of_an_end_is_none() -> None:
+    counting = Counting(PLENTY)
+    async with serving(counting.server) as running:
+        port = running.port
+        async with connected(port) as wire:
+            data = b"".join(post(port, call("echo", {"text": "x" * 500}, n)) for n in range(10))
+            wire.writer.write(data[:-10])
+            wire.writer.write_eof()
+            assert [(await wire.response()).json["id"] for _ in range(9)] == list(range(9))
+            assert await wire.ended(2) == b""
+        assert len(counting.ran) == 9
+
+
+async def test_requests_of_any_length_sent_at_once_are_answered_in_order() -> None:
+    """Heads, bodies and chunks that end before, at and after the places where the reading stops."""
+    counting = Counting(PLENTY)
+    chance = random.Random(7)
+    async with serving(counting.server) as running:
+        port = running.port
+        sizes = [*range(1500, 2500, 45), *(chance.randrange(1, 9000) for _ in range(60)), 200_000, 5]
+        data: list[bytes] = []
+        for number, size in enumerate(sizes):
+            message = call("echo", {"text": "é" * size}, number)
+            request = post(port, message)
+            if number % 3 == 1:
+                request = chunked(
+                    json.dumps(message).encode(), modern_fields(port, message), chance.randrange(1000, 5000)
+                )
+            elif number % 3 == 2:
+                request = request.replace(b"\r\n", b"\r\nX-Long: " + b"y" * chance.randrange(1, 4000) + b"\r\n", 1)
+            data.append(request)
+        async with connected(port) as wire:
+            sending = asyncio.create_task(wire.send(b"".join(data)))
+            for number, size in enumerate(sizes):
+                response = await wire.response()
+                assert response.json["id"] == number
+                assert len(said(response)) == size
+            await sending
