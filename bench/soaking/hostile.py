@@ -134,7 +134,7 @@ class Hostile:
     async def flood_large(self, source):
         """Large messages that are read, parsed and answered. Each takes the loop as long as it is large."""
         reader, writer = await self.streams(source)
-        data = post(self.host, call("echo", {"text": "x" * 250_000}), name="echo", token=self.token)
+        data = post(self.host, call("echo", {"text": "x" * 1_000_000}), name="echo", token=self.token)
         await self._pour(reader, writer, data, 1, "flood.large")
 
     async def flood_unauthenticated(self, source):
@@ -318,7 +318,7 @@ class Hostile:
 
 
 _KINDS = {
-    "flood_http": 8,
+    "flood_http": 32,
     "flood_websocket": 4,
     "flood_pings": 2,
     "flood_unix": 4,

@@ -80,9 +80,11 @@ def test_the_members_of_the_report_do_not_change(ask: Ask, place: Path) -> None:
     }  # fmt: skip
     assert report["server"] == {"name": "checked", "version": "2.0"}
     assert report["listener"].keys() == {
-        "transports", "address", "path", "tls", "client_certificates", "authentication", "public_url"
+        "transports", "address", "path", "max_message_size", "websocket", "tls", "client_certificates",
+        "authentication", "public_url",
     }  # fmt: skip
-    assert report["listener"]["tls"].keys() == {"versions", "certificate", "expires", "client_ca"}
+    assert report["listener"]["tls"].keys() == {"versions", "certificate", "expires", "client_ca", "reload"}
+    assert ask("--ws")[1]["listener"]["websocket"].keys() == {"max_message_size", "subprotocol", "compression"}
     assert {tuple(each) for each in report["policy"]} == {("setting", "value", "default", "source", "compared")}
     assert {tuple(each) for each in report["findings"]} == {("level", "kind", "text")}
     assert report["versions"].keys() == {"garrison", "python", "openssl", "platform"}
@@ -180,6 +182,40 @@ def test_the_facts_of_tls(ask: Ask, place: Path) -> None:
     assert "certificate" in kinds(report) and report["starts"]
 
 
+def test_the_facts_of_messages(ask: Ask, place: Path) -> None:
+    usual = {"max_message_size": 16777216, "subprotocol": "mcp", "compression": False}
+    for words, size, websocket in (
+        ([], 16777216, None),
+        (["--http", ":1", "--limit", "message_bytes=1000"], 1000, None),
+        (["--unix", "/run/x/s"], 16777216, None),
+        (["--ws"], 16777216, usual),
+        (["--ws", "--limit", "message_bytes=1000"], 1000, usual | {"max_message_size": 1000}),
+    ):
+        found = ask(*words)[1]["listener"]
+        assert (found["max_message_size"], found["websocket"]) == (size, websocket), words
+    text = "[serve]\nhttp = ':1'\nws = true\nws_max_message_size = 2000\nws_subprotocol = 'mcp.v2'\n"
+    file = private(place / "x.toml", text + "ws_compression = true\n")
+    found = ask("--config", file)[1]["listener"]
+    assert found["max_message_size"] == 16777216
+    assert found["websocket"] == {"max_message_size": 2000, "subprotocol": "mcp.v2", "compression": True}
+    file = private(place / "x.toml", "[serve]\nunix = '/run/x/s'\nunix_max_message_size = 2000\n")
+    assert ask("--config", file)[1]["listener"]["max_message_size"] == 2000
+
+
+def test_how_often_the_files_of_tls_are_looked_at(ask: Ask, place: Path) -> None:
+    leaf = Authority(place).leaf()
+    text = f"[serve]\nhttp = ':1'\ntls_cert = '{leaf.certificate}'\ntls_key = '{leaf.key}'\n"
+    for more, seconds in (("", 5.0), ("tls_reload = 60\n", 60.0)):
+        file = private(place / "x.toml", text + more)
+        assert ask("--config", file)[1]["listener"]["tls"]["reload"] == seconds
+
+
+def test_a_setting_that_nothing_has_a_use_for_would_not_start(ask: Ask, place: Path) -> None:
+    file = private(place / "x.toml", "[serve]\nhttp = ':1'\nws_compression = true\n")
+    status, report = ask("--config", file)
+    assert status == 1 and report["refusal"] == f"{file}: serve.ws_compression is for serve.ws"
+
+
 def test_relaxations_and_their_reasons(ask: Ask) -> None:
     words = ["--dangerously-allow-unauthenticated", "a lab", "--tolerate", "accept", "--allow-insecure-http", "h=cable"]
     _, report = ask("--http", ":1", *words)
@@ -267,6 +303,58 @@ def test_what_is_doubtful(more: str, words: list[str], kind: str, ask: Ask, plac
     assert kind in kinds(ask(*words)[1])
 
 
+@pytest.mark.parametrize(
+    ("setting", "kind", "benign"),
+    [
+        ("ws = true\nws_compression = true", "compression", "ws = true\nws_compression = false"),
+        ("ws = true\nws_max_message_size = 134217728", "limit", "ws = true\nws_max_message_size = 134217727"),
+        ("unix = 's'\nunix_max_message_size = 134217728", "limit", "unix = 's'\nunix_max_message_size = 134217727"),
+    ],
+)
+def test_what_is_doubtful_in_a_listener(setting: str, kind: str, benign: str, ask: Ask, place: Path) -> None:
+    file = private(place / "x.toml", f"[serve]\n{setting}\n")
+    (found,) = [each for each in ask("--config", file)[1]["findings"] if each["kind"] == kind]
+    assert found["level"] == "warning" and f"serve.{setting.split()[3]}" in found["text"]
+    file = private(place / "x.toml", f"[serve]\n{benign}\n")
+    assert kind not in kinds(ask("--config", file)[1])
+
+
+@pytest.mark.parametrize(
+    ("words", "noted"),
+    [
+        (["--http", ":1", "--trusted-proxy", "10.0.0.7"], True),
+        (["--http", "unix:s", "--trusted-proxy", "unix"], True),
+        (["--ws", "--trusted-proxy", "10.0.0.7", "--trusted-proxy", "unix"], True),
+        (["--http", ":1"], False),
+        (["--http", ":1", "--trusted-proxy", "unix"], False),  # a proxy that cannot be at the other end
+        (["--http", "unix:s", "--trusted-proxy", "10.0.0.7"], False),
+        (["--unix", "s", "--trusted-proxy", "unix"], False),  # no headers there
+    ],
+)
+def test_what_a_proxy_must_send(words: list[str], noted: bool, ask: Ask) -> None:
+    found = [each for each in ask(*words)[1]["findings"] if each["kind"] == "trusted_proxy"]
+    assert len(found) == noted
+    assert not noted or (found[0]["level"] == "note" and "X-Forwarded-For" in found[0]["text"])
+
+
+def test_a_relaxation_without_effect(ask: Ask, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--http", ":1", "--dangerously-allow-unauthenticated", "a lab"]
+    authority = Authority(place)
+    leaf = authority.leaf()
+    tls = ["--tls-cert", str(leaf.certificate), "--tls-key", str(leaf.key)]
+    for more, idle in (
+        ([], False),
+        (tls, False),
+        ([*tls, "--tls-client-ca", str(authority.pem)], True),
+        (["--token", "a-token-of-the-words"], True),
+    ):
+        _, report = ask(*words, *more)
+        assert ("no_effect" in kinds(report)) == idle, more
+        assert report["relaxations"] == {"dangerously_allow_unauthenticated": "a lab"}  # it is recorded all the same
+    monkeypatch.setenv("GARRISON_TOKEN", "a-token-of-the-environment")
+    assert "no_effect" in kinds(ask(*words)[1]) and "no_effect" not in kinds(ask("--http", ":1")[1])
+
+
 def test_what_is_not_doubtful(ask: Ask, place: Path) -> None:
     write(place, ", legacy='off'")
     words = ["--limit", "connections=4095", "--limit", "body_rate=129", "--timeout", "keep_alive=1000"]
@@ -332,6 +420,8 @@ def test_the_text_says_what_the_json_says(capfd: pytest.CaptureFixture[str]) -> 
     for line in (
         "serves http and websocket at 127.0.0.1:1",
         "path /mcp",
+        "messages up to 16,777,216 bytes",
+        "WebSocket subprotocol mcp, messages up to 16,777,216 bytes, not compressed",
         "TLS no",
         "limits.batch 3 command line tighter",
         "limits.message_bytes 16,777,216 default",

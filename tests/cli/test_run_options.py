@@ -24,6 +24,7 @@ from garrison.cli.plan import Network, Plan, leaves, make_plan
 from garrison.errors import ConfigurationError, InsecureConfigurationError
 from garrison.policy.security import TOLERANCES
 from garrison.policy.tls import TlsServerConfig
+from garrison.policy.toml import ServeSettings
 from garrison.policy.transports import UnixSocketConfig, WebSocketConfig
 from tests.support.certs import Authority
 
@@ -259,6 +260,77 @@ def test_the_command_line_comes_before_the_file(place: Path) -> None:
     assert found.network.tls == TlsServerConfig(certificate=str(place / "c.pem"), key="w.pem")
     assert plan("--config", file, "--stdio").network is None
     assert plan("--config", file, "--unix", "s").unix == UnixSocketConfig(os.path.abspath("s"))
+
+
+LISTENERS = {
+    "stdio": "",
+    "http": "http = ':0'\n",
+    "ws": "ws = true\n",
+    "unix": "unix = 's'\n",
+    "http over unix": "http = 'unix:s'\n",
+}
+NETWORK = {"http", "ws", "http over unix"}
+SERVE: dict[str, tuple[str, set[str]]] = {
+    "ws_max_message_size": ("1000", {"ws"}),
+    "ws_subprotocol": ("'mcp.v2'", {"ws"}),
+    "ws_compression": ("true", {"ws"}),
+    "unix_max_message_size": ("1000", {"unix"}),
+    "socket_group": ("'0'", {"unix", "http over unix"}),
+    "socket_user": ("'0'\nsocket_group = '0'", {"unix", "http over unix"}),
+    "path": ("'/x'", NETWORK),
+    "workers": ("2", NETWORK),
+    "token_file": ("'token'", NETWORK),
+    "tls_cert": ("'c'\ntls_key = 'k'", NETWORK),
+    "tls_key": ("'k'\ntls_cert = 'c'", NETWORK),
+    "tls_client_ca": ("'a'\ntls_cert = 'c'\ntls_key = 'k'", NETWORK),
+    "tls_minimum": ("'1.3'\ntls_cert = 'c'\ntls_key = 'k'", NETWORK),
+    "tls_reload": ("60\ntls_cert = 'c'\ntls_key = 'k'", NETWORK),
+}
+"""A value of each setting of a listener, with what else it needs, and the listeners that have a use for it."""
+
+
+def test_every_setting_of_serve_says_where_to_listen_or_is_for_a_listener() -> None:
+    assert {field.name for field in dataclasses.fields(ServeSettings)} == {"http", "ws", "unix", *SERVE}
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+@pytest.mark.parametrize("name", SERVE)
+def test_a_setting_of_the_file_that_nothing_has_a_use_for_is_refused(name: str, listener: str, place: Path) -> None:
+    value, listeners = SERVE[name]
+    settings(place, TOKEN, "token")
+    if listener in listeners:
+        found = plan("--config", settings(place, f"[serve]\n{LISTENERS[listener]}{name} = {value}\n"))
+        assert found.network or found.unix
+        return
+    alone = value.partition("\n")[0]
+    file = settings(place, f"[serve]\n{LISTENERS[listener]}{name} = {alone}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        plan("--config", file)
+    assert f"{file}: serve.{name} is for serve." in str(caught.value)
+    plan("--config", file, "--stdio")  # then the file's listener does not count, nor what was for it
+
+
+@pytest.mark.parametrize("name", ["tls_client_ca", "tls_minimum", "tls_reload"])
+def test_a_setting_of_tls_without_a_certificate_is_refused(name: str, place: Path) -> None:
+    file = settings(place, f"[serve]\nhttp = ':0'\n{name} = {SERVE[name][0].partition(chr(10))[0]}\n")
+    for words in ([], ["--http", ":1"]):  # a listener of the command line would have used it
+        with pytest.raises(ConfigurationError, match=rf"{name} is set.*--tls-cert and --tls-key"):
+            plan("--config", file, *words)
+    plan("--config", file, "--http", ":1", "--tls-cert", "c", "--tls-key", "k")
+
+
+def test_what_only_a_file_says_of_a_listener(place: Path) -> None:
+    text = "[serve]\nws = true\nws_max_message_size = 1000\nws_subprotocol = 'mcp.v2'\nws_compression = true\n"
+    tls = "tls_cert = '/c.pem'\ntls_key = '/k.pem'\ntls_reload = 60\n"
+    file = settings(place, text + tls)
+    config = WebSocketConfig(max_message_size=1000, subprotocol="mcp.v2", compression=True)
+    expected = TlsServerConfig(certificate="/c.pem", key="/k.pem", reload=60)
+    for words in ([], ["--ws"], ["--http", ":0", "--ws"]):
+        found = plan("--config", file, *words).network
+        assert found is not None and (found.websocket, found.tls) == (config, expected)
+    file = settings(place, "[serve]\nunix = '/x/s'\nunix_max_message_size = 1000\n")
+    for words in ([], ["--unix", "/x/s"]):
+        assert plan("--config", file, *words).unix == UnixSocketConfig("/x/s", max_message_size=1000)
 
 
 def test_the_token_file_of_the_file_comes_before_the_environment(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from garrison import Limits, SecurityPolicy, Timeouts
+from garrison.cli.options import parser_for
 from garrison.errors import ConfigurationError, InsecureConfigurationError
 from garrison.policy.security import TOLERANCES
 from garrison.policy.toml import ServeSettings, Settings, read_toml
@@ -83,10 +84,25 @@ def test_the_file_of_the_documentation(file: Path) -> None:
     (text,) = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     found = read(file, text)
     assert found.policy.timeouts.handler == 30 and found.serve.ws is True
-    rows = re.findall(r"^\| `([a-z_]+)` \| `(--[a-z-]+)` \|", page, re.MULTILINE)
-    assert rows == [(each.name, f"--{each.name.replace('_', '-')}") for each in dataclasses.fields(ServeSettings)]
+    section = page.split("\n### How to listen\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `([a-z_]+)` \| (?:`(--[a-z-]+)` )?\|", section, re.MULTILINE)
+    options = parser_for("run").parse_args(["server.py"])
+    names = [each.name for each in dataclasses.fields(ServeSettings)]
+    assert rows == [(name, f"--{name.replace('_', '-')}" if hasattr(options, name) else "") for name in names]
     named = re.findall(r"^\| `([a-z_]+)` \| `--[a-z-]+ [^|]* \|$", page, re.MULTILINE)
     assert sorted(named) == sorted(each.name for each in dataclasses.fields(SecurityPolicy))
+
+
+SERVE: dict[str, object] = {
+    "workers": 3,
+    "ws_max_message_size": 1000,
+    "ws_subprotocol": "mcp.v2",
+    "ws_compression": True,
+    "unix_max_message_size": 1000,
+    "tls_minimum": "1.3",
+    "tls_reload": 0.5,
+}
+"""Values of the settings that are no paths, and are checked."""
 
 
 def test_an_empty_file_is_the_default(file: Path) -> None:
@@ -106,7 +122,7 @@ def test_every_time_out(name: str, file: Path) -> None:
 
 @pytest.mark.parametrize("field", dataclasses.fields(ServeSettings), ids=lambda field: field.name)
 def test_every_setting_of_serve(field: dataclasses.Field[Any], file: Path) -> None:
-    value: object = 3 if field.name == "workers" else "/x"
+    value = SERVE.get(field.name, "/x")
     text = json.dumps(value)
     serve = read(file, f"[serve]\n{field.name} = {text}").serve
     assert dataclasses.asdict(serve) == dataclasses.asdict(ServeSettings()) | {field.name: value}
@@ -149,6 +165,23 @@ def test_a_preset_is_what_the_other_keys_change(file: Path) -> None:
         ("[timeouts]\nidle = true", "timeouts.idle: must be a number"),
         ("[serve]\nws = 1", "serve.ws: must be true, or HOST:PORT"),
         ("[serve]\ntls_cert = true", "serve.tls_cert: must be a text"),
+        ("[serve]\nws_max_message_size = '1 MiB'", "serve.ws_max_message_size: must be a whole number"),
+        ("[serve]\nws_max_message_size = 1.5", "serve.ws_max_message_size: must be a whole number"),
+        ("[serve]\nws_max_message_size = true", "serve.ws_max_message_size: must be a whole number"),
+        ("[serve]\nws_max_message_size = 0", "ServeSettings.ws_max_message_size must be a positive integer"),
+        ("[serve]\nunix_max_message_size = 0", "ServeSettings.unix_max_message_size must be a positive integer"),
+        ("[serve]\nws_subprotocol = ''", "ServeSettings.ws_subprotocol must be one token"),
+        ("[serve]\nws_subprotocol = 'a, b'", "ServeSettings.ws_subprotocol must be one token"),
+        ('[serve]\nws_subprotocol = "a\\r\\nx: y"', "ServeSettings.ws_subprotocol must be one token"),
+        ("[serve]\nws_compression = 'yes'", "serve.ws_compression: must be true or false"),
+        (
+            "[serve]\nws_compresion = true",
+            "serve.ws_compresion: there is no such setting; did you mean ws_compression?",
+        ),
+        ("[serve]\ntls_minimum = '1.1'", 'ServeSettings.tls_minimum must be "1.2" or "1.3"'),
+        ("[serve]\ntls_reload = 0", "ServeSettings.tls_reload must be a positive number of seconds"),
+        ("[serve]\ntls_reload = inf", "ServeSettings.tls_reload must be a positive number of seconds"),
+        ("[serve]\ntls_reload = '5'", "serve.tls_reload: must be a number"),
         ("profile = 'lax'", "profile: must be one of strict, compat, conformance"),
         ("profile = []", "profile: must be one of strict, compat, conformance"),
         ("tolerate = ['x']", "'x' is none of"),

@@ -37,6 +37,7 @@ from garrison import (
     WebSocketConfig,
     events,
 )
+from garrison.cli.checkup import Listener, Tls, WebSocket
 from tests.attacks.catalogue import CASES
 from tests.support.certs import Authority
 
@@ -287,6 +288,21 @@ def test_every_security_event_is_documented() -> None:
     assert {"host.refused", "tls.reloaded", "message.malformed", "limit.reached"} <= names
     assert [first.strip("`") for first, _ in table("threats.md", "## Security events")] == sorted(names)
     assert set(re.findall(r"`([a-z]+\.[a-z_]+)`", (events.__doc__ or "").partition("Names:")[2])) == names
+
+
+def test_everything_that_the_doctor_says_is_documented() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    members, kinds = text.split("\n| member | content |\n")[1].split("\n| kind of finding | when |\n")
+    found = {
+        node.args[1].value
+        for node in ast.walk(ast.parse((SOURCES / "cli" / "checkup.py").read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding"
+        if isinstance(node.args[1], ast.Constant)
+    }
+    named = [name for first, _ in ROW.findall(kinds) for name in re.findall(r"`([a-z_]+)`", first)]
+    assert "limit" in found and sorted(named) == sorted(map(str, found))
+    parts = re.findall(r"`([a-z_]+)`", dict(ROW.findall(members))["`listener`"])
+    assert sorted(parts) == sorted(field.name for kind in (Listener, WebSocket, Tls) for field in fields(kind))
 
 
 def test_every_attack_that_a_page_names_is_in_the_catalogue() -> None:

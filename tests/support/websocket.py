@@ -171,6 +171,7 @@ class Ends:
         self.now = self.loop.time
         self.closing = False
         self.floods = Floods(limits)
+        self.turns = self.floods.turns
         self.guests: list[Any] = []
         self.ended: list[Any] = []
         self._make = make

@@ -83,18 +83,20 @@ class _Guests:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self.floods = Floods(self.limits)
+        self.turns = self.floods.turns
 
 
 def heard(stream: bytes, *cuts: int) -> list[bytes | None]:
     guests, conversation = _Guests(), _Heard()
-    place = Floods(guests.limits).join("unix", 0.0, lambda: None)
+    place = guests.floods.join("unix", 0.0, lambda: None)
     shell = UnixShell(guests, place, lambda shell: conversation)  # type: ignore[arg-type]
     shell.connection_made(_Sink())  # type: ignore[arg-type]
     edges = [0, *cuts, len(stream)]
     for a, b in itertools.pairwise(edges):
         if b > a:
             shell.data_received(stream[a:b])
-            while shell._again is not None:
+            while shell._waits:
                 guests.loop.call_soon(guests.loop.stop)
                 guests.loop.run_forever()
     guests.loop.close()

@@ -348,6 +348,7 @@ class _Guests:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.floods = Floods(self.limits)
+        self.turns = self.floods.turns
 
     def gone(self, guest: object, place: object) -> None: ...
 

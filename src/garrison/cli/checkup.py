@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ..policy.tls import TlsServerConfig
+    from ..policy.transports import UnixSocketConfig, WebSocketConfig
     from ..server import Server
-    from .plan import Plan
+    from .plan import Network, Plan
 
 __all__ = [
     "Finding",
@@ -35,6 +36,7 @@ __all__ = [
     "Report",
     "Setting",
     "Tls",
+    "WebSocket",
     "examined",
     "findings",
     "listener",
@@ -75,6 +77,18 @@ class Tls:
     expires: str | None
     """When the certificate ends, as ISO 8601; None where it cannot be read."""
     client_ca: str | None
+    reload: float
+    """Seconds between looks at the files."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocket:
+    """How a listener speaks WebSocket."""
+
+    max_message_size: int
+    """Bytes."""
+    subprotocol: str
+    compression: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +98,9 @@ class Listener:
     transports: tuple[str, ...]
     address: str | None = None
     path: str | None = None
+    max_message_size: int
+    """Bytes; those of a WebSocket message are in `websocket`."""
+    websocket: WebSocket | None = None
     tls: Tls | None = None
     client_certificates: bool = False
     authentication: str
@@ -157,16 +174,19 @@ def listener(plan: Plan) -> Listener:
     """The facts of the plan's listener."""
     network = plan.network
     public = cast("str", _plain(plan.policy.public_url)) or None
+    size = plan.policy.limits.message_bytes
     if plan.unix is not None:
         return Listener(
             transports=("unix",),
             address=f"unix:{plan.unix.path}",
+            max_message_size=_size(plan, plan.unix),
             authentication="no token: the socket's mode and the peer's user id decide",
             public_url=public,
         )
     if network is None:
         return Listener(
             transports=("stdio",),
+            max_message_size=size,
             authentication="no token: the client is whoever starts the program",
             public_url=public,
         )
@@ -184,11 +204,23 @@ def listener(plan: Plan) -> Listener:
         transports=tuple(name for name, on in (("http", network.http), ("websocket", network.websocket)) if on),
         address=f"{host}:{network.port}" if network.unix is None else f"unix:{network.unix.path}",
         path=network.path,
+        max_message_size=size,
+        websocket=None if network.websocket is None else _websocket(plan, network.websocket),
         tls=None if network.tls is None else _tls(network.tls),
         client_certificates=mutual,
         authentication=asked,
         public_url=public,
     )
+
+
+def _websocket(plan: Plan, config: WebSocketConfig) -> WebSocket:
+    return WebSocket(_size(plan, config), config.subprotocol, config.compression)
+
+
+def _size(plan: Plan, config: WebSocketConfig | UnixSocketConfig) -> int:
+    from ..policy.transports import limits_for
+
+    return limits_for(plan.policy.limits, config).message_bytes
 
 
 def _tls(tls: TlsServerConfig) -> Tls:
@@ -198,6 +230,7 @@ def _tls(tls: TlsServerConfig) -> Tls:
         certificate=os.fspath(tls.certificate),
         expires=None if end is None else end.isoformat(),
         client_ca=None if tls.client_ca is None else os.fspath(tls.client_ca),
+        reload=tls.reload,
     )
 
 
@@ -251,7 +284,7 @@ def findings(server: Server, plan: Plan, *, token_shown: bool) -> list[Finding]:
         text = "the token is on the command line, where other users see it: use --token-file or GARRISON_TOKEN"
         found.append(Finding("warning", "token_visible", text))
     if plan.network is not None:
-        found += _network(server, plan)
+        found += _network(server, plan, plan.network)
     if server.legacy != "off":
         text = f'handshake revisions are served (legacy="{server.legacy}"): "off" where every client knows 2026-07-28'
         found.append(Finding("note", "legacy", text))
@@ -279,8 +312,8 @@ def _surroundings() -> list[Finding]:
 def _policy(plan: Plan) -> list[Finding]:
     found: list[Finding] = []
     defaults = leaves(SecurityPolicy())
-    for name, value in leaves(plan.policy).items():
-        default = defaults[name]
+    for name, value in (leaves(plan.policy) | _sizes(plan)).items():
+        default = defaults.get(name, defaults["limits.message_bytes"])
         if not isinstance(value, int | float) or not isinstance(default, int | float) or name in _NEITHER:
             continue
         times = default / value if name in _LARGER_IS_TIGHTER else value / default
@@ -292,18 +325,43 @@ def _policy(plan: Plan) -> list[Finding]:
     return found
 
 
-def _network(server: Server, plan: Plan) -> list[Finding]:
+def _sizes(plan: Plan) -> dict[str, object]:
+    """The sizes of messages that take the place of `limits.message_bytes`."""
+    websocket = None if plan.network is None else plan.network.websocket
+    sizes = {
+        "serve.ws_max_message_size": None if websocket is None else websocket.max_message_size,
+        "serve.unix_max_message_size": None if plan.unix is None else plan.unix.max_message_size,
+    }
+    return {name: size for name, size in sizes.items() if size is not None}
+
+
+def _network(server: Server, plan: Plan, network: Network) -> list[Finding]:
     from datetime import UTC, datetime
 
     found: list[Finding] = []
+    if network.websocket is not None and network.websocket.compression:
+        text = "WebSocket messages are compressed (serve.ws_compression): their size tells about secrets in them"
+        found.append(Finding("warning", "compression", text))
+    if any((name == "unix") == (network.unix is not None) for name in plan.policy.trusted_proxies):
+        text = (
+            "trusted_proxies: the proxy must add each client's address to X-Forwarded-For and take Forwarded away; "
+            "otherwise limits.message_rate counts its clients as one, or as whoever they say they are"
+        )
+        found.append(Finding("note", "trusted_proxy", text))
+    asks = bool(plan.token_from) or (network.tls is not None and network.tls.client_ca is not None)
+    if plan.policy.dangerously_allow_unauthenticated and asks:
+        text = (
+            "dangerously_allow_unauthenticated has no effect while a token or a certificate is asked for: take it out, "
+            "or the listener is open on the day when that is missing"
+        )
+        found.append(Finding("note", "no_effect", text))
     if server.http_sse:
         text = "the transport of 2024-11-05 is served (http_sse=True): leave it out when no client needs it"
         found.append(Finding("warning", "http_sse", text))
     if not server.has_state_key:
         text = "state_key is not set: give one where several processes serve the same clients"
         found.append(Finding("note", "state_key", text))
-    tls = plan.network.tls if plan.network is not None else None
-    end = None if tls is None else _end(tls)
+    end = None if network.tls is None else _end(network.tls)
     if end is not None and (days := (end - datetime.now(UTC)).days) < _SOON:
         found.append(Finding("warning", "certificate", f"the certificate ends in {days} days"))
     return found

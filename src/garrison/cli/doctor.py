@@ -101,9 +101,16 @@ def _facts(found: Listener) -> list[tuple[str, str]]:
     facts = [("serves", " and ".join(found.transports) + (f" at {found.address}" if found.address else ""))]
     if found.path is not None:
         facts.append(("path", found.path))
+    facts.append(("messages", f"up to {found.max_message_size:,} bytes"))
+    if found.websocket is not None:
+        ws = found.websocket
+        text = f"subprotocol {ws.subprotocol}, messages up to {ws.max_message_size:,} bytes, "
+        facts.append(("WebSocket", text + ("compressed" if ws.compression else "not compressed")))
+    if found.path is not None:
         facts.append(("TLS", "no" if found.tls is None else f"{' and '.join(found.tls.versions)}"))
     if found.tls is not None:
         facts.append(("certificate", f"{found.tls.certificate}, until {found.tls.expires or '?'}"))
+        facts.append(("its files", f"looked at every {found.tls.reload:g} s"))
         asked = f"asked for, of {found.tls.client_ca}" if found.client_certificates else "not asked for"
         facts.append(("of clients", asked))
     facts.append(("asks for", found.authentication))

@@ -3,6 +3,8 @@
 Rules of this file:
 - The command line comes before the file, and the file before the code. The file replaces the policy of the code as a
   whole; a word of the command line replaces one field.
+- A setting that nothing of the plan has a use for is an error, from the command line or from the file. When the command
+  line says where to listen, what the file says of other listeners does not count.
 - Nothing is opened or started here but the files that are named: `garrison doctor` makes the same plan.
 - Where a setting came from is kept beside it.
 """
@@ -27,10 +29,26 @@ if TYPE_CHECKING:
 __all__ = ["Network", "Plan", "leaves", "make_plan", "parse_address"]
 
 _LISTENERS: Final = ("stdio", "http", "ws", "unix")
-_FOR_NETWORK: Final = ("path", "token", "token_file", "tls_cert", "tls_key", "tls_client_ca", "tls_minimum", "workers")
-_FOR_SOCKET: Final = ("socket_group", "socket_user")
+_TLS: Final = ("tls_cert", "tls_key", "tls_client_ca", "tls_minimum", "tls_reload")
 _LISTS: Final = ("allowed_hosts", "allowed_origins", "trusted_proxies", "tolerate")
 _TEXTS: Final = ("public_url", "dangerously_allow_unauthenticated", "dangerously_allow_unsafe_socket_path")
+
+
+_USES: Final[tuple[tuple[tuple[str, ...], str, Callable[[ServeSettings], bool]], ...]] = (
+    (
+        ("path", "token", "token_file", *_TLS, "workers"),
+        "{0}http and {0}ws",
+        lambda serve: bool(serve.http or serve.ws),
+    ),
+    (("ws_max_message_size", "ws_subprotocol", "ws_compression"), "{0}ws", lambda serve: bool(serve.ws)),
+    (("unix_max_message_size",), "{0}unix", lambda serve: bool(serve.unix)),
+    (
+        ("socket_group", "socket_user"),
+        "{0}unix PATH and {0}http unix:PATH",
+        lambda serve: bool(serve.unix) or serve.http.startswith("unix:"),
+    ),
+)
+"""Settings of a listener, what they are for (`{0}` stands before the name of a setting), and whether it is there."""
 
 
 class Network(NamedTuple):
@@ -210,38 +228,38 @@ def _numbers(
 
 
 def _listening(plan: Plan, options: Namespace, settings: Settings | None) -> Plan:
-    if settings is None and not any(getattr(options, name) for name in (*_LISTENERS, *_FOR_NETWORK, *_FOR_SOCKET)):
+    known = [name for names, _, _ in _USES for name in names]
+    words = {name: word for name in known if (word := getattr(options, name, None)) is not None}
+    chosen = [name for name in _LISTENERS if getattr(options, name)]
+    if settings is None and not words and not chosen:
         return plan  # the usual case, which needs nothing else
-    serve = _serve(options, settings)
+    if options.stdio and len(chosen) > 1:
+        raise ConfigurationError(f"--stdio: not allowed with --{chosen[1]}")
+    from ..policy.toml import ServeSettings
+
+    serve = ServeSettings() if settings is None else settings.serve
+    if chosen:  # they choose where to listen, whatever the file says of it
+        serve = replace(serve, http=options.http or "", ws=options.ws or False, unix=options.unix or "")
+    serve = replace(serve, **{name: word for name, word in words.items() if name != "token"})
     if serve.unix and (serve.http or serve.ws):
         raise ConfigurationError("--unix: not allowed with --http or --ws: it is a listener of its own")
-    if (serve.socket_group or serve.socket_user) and not serve.unix and not serve.http.startswith("unix:"):
-        raise ConfigurationError("--socket-group and --socket-user are for --unix PATH and --http unix:PATH")
+    _check_used(serve, words, None if chosen else settings)
+    if serve.unix:
+        return plan._replace(unix=replace(_socket(serve.unix, serve), max_message_size=serve.unix_max_message_size))
     if not serve.http and not serve.ws:
-        for name in _FOR_NETWORK:
-            if getattr(options, name) is not None:
-                raise ConfigurationError(f"--{name.replace('_', '-')} is for --http and --ws")
-        if not serve.unix:
-            return plan
-        return plan._replace(unix=_socket(serve.unix, serve))
+        return plan
     token, token_from = _token(options, serve)
     return plan._replace(network=_network(serve, token), token_from=token_from)
 
 
-def _serve(options: Namespace, settings: Settings | None) -> ServeSettings:
-    """The settings of the file, as the command line changes them."""
-    from ..policy.toml import ServeSettings
-
-    serve = ServeSettings() if settings is None else settings.serve
-    chosen = [name for name in _LISTENERS if getattr(options, name)]
-    if options.stdio and len(chosen) > 1:
-        raise ConfigurationError(f"--stdio: not allowed with --{chosen[1]}")
-    if chosen:  # they choose where to listen, whatever the file says of it
-        serve = replace(serve, http=options.http or "", ws=options.ws or False, unix=options.unix or "")
-    given = {name: value for name in (*_FOR_NETWORK[2:], *_FOR_SOCKET) if (value := getattr(options, name)) is not None}
-    if options.path is not None:
-        given["path"] = options.path
-    return replace(serve, **given)
+def _check_used(serve: ServeSettings, words: Mapping[str, object], file: Settings | None) -> None:
+    """Refuse a setting of the command line, or of the file where one is given, that nothing has a use for."""
+    for names, use, there in _USES:
+        for name in names if not there(serve) else ():
+            if name in words:
+                raise ConfigurationError(f"--{name.replace('_', '-')} is for {use.format('--')}")
+            if file is not None and f"serve.{name}" in file.named:
+                raise ConfigurationError(f"{file.path}: serve.{name} is for {use.format('serve.')}")
 
 
 def _network(serve: ServeSettings, token: str | None) -> Network:
@@ -263,7 +281,11 @@ def _network(serve: ServeSettings, token: str | None) -> Network:
     if serve.ws:
         from ..policy.transports import WebSocketConfig
 
-        websocket = WebSocketConfig()
+        websocket = WebSocketConfig(
+            max_message_size=serve.ws_max_message_size,
+            subprotocol=serve.ws_subprotocol,
+            compression=serve.ws_compression,
+        )
     return Network(host, port, token, path, _tls(serve), websocket, bool(serve.http), unix, serve.workers)
 
 
@@ -295,8 +317,12 @@ def _uid(user: str) -> int:
 
 def _tls(serve: ServeSettings) -> TlsServerConfig | None:
     if not (serve.tls_cert and serve.tls_key):
-        if serve.tls_cert or serve.tls_key or serve.tls_client_ca or serve.tls_minimum != "1.2":
-            raise ConfigurationError("TLS needs both a certificate and its key: --tls-cert and --tls-key")
+        default = type(serve)()
+        for name in _TLS:
+            if getattr(serve, name) != getattr(default, name):
+                raise ConfigurationError(
+                    f"{name} is set, and TLS needs both a certificate and its key: --tls-cert and --tls-key"
+                )
         return None
     from ..policy.tls import TlsServerConfig
 
@@ -305,6 +331,7 @@ def _tls(serve: ServeSettings) -> TlsServerConfig | None:
         key=serve.tls_key,
         client_ca=serve.tls_client_ca or None,
         minimum=cast('Literal["1.2", "1.3"]', serve.tls_minimum),  # checked there
+        reload=serve.tls_reload,
     )
 
 

@@ -144,7 +144,7 @@ class SecurityPolicy:
 
     @property
     def relaxations(self) -> Mapping[str, str]:
-        """Each relaxation in force, and the reason given for it."""
+        """Each relaxation that this policy allows, and the reason given for it, whether or not a listener needs it."""
         found = {
             name: reason
             for name in ("dangerously_allow_unauthenticated", "dangerously_allow_unsafe_socket_path")

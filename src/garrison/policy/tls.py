@@ -15,7 +15,7 @@ from typing import Literal
 
 from ..errors import ConfigurationError
 
-__all__ = ["TlsClientConfig", "TlsServerConfig"]
+__all__ = ["TlsClientConfig", "TlsServerConfig", "check_minimum", "check_reload"]
 
 _Path = str | os.PathLike[str]
 
@@ -40,9 +40,8 @@ class TlsServerConfig:
     """Seconds between looks at the files. New ones are used for new connections; those that do not fit are not."""
 
     def __post_init__(self) -> None:
-        _check_minimum("TlsServerConfig", self.minimum)
-        if type(self.reload) not in (int, float) or not 0 < self.reload < float("inf"):
-            raise ConfigurationError("TlsServerConfig.reload must be a positive number of seconds")
+        check_minimum("TlsServerConfig.minimum", self.minimum)
+        check_reload("TlsServerConfig.reload", self.reload)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +65,7 @@ class TlsClientConfig:
     """The oldest version of TLS that is spoken."""
 
     def __post_init__(self) -> None:
-        _check_minimum("TlsClientConfig", self.minimum)
+        check_minimum("TlsClientConfig.minimum", self.minimum)
         if (self.certificate is None) != (self.key is None):
             raise ConfigurationError("TlsClientConfig.certificate and .key belong together")
         for pin in self.pins:
@@ -78,6 +77,21 @@ class TlsClientConfig:
                 raise ConfigurationError("TlsClientConfig.pins: each is the Base64 of a SHA-256, 44 characters")
 
 
-def _check_minimum(name: str, minimum: str) -> None:
+def check_minimum(setting: str, minimum: str) -> None:
+    """Refuse what is no version of TLS that is spoken.
+
+    Raises:
+        ConfigurationError: with the setting's name.
+    """
     if minimum not in ("1.2", "1.3"):
-        raise ConfigurationError(f'{name}.minimum must be "1.2" or "1.3"')
+        raise ConfigurationError(f'{setting} must be "1.2" or "1.3"')
+
+
+def check_reload(setting: str, seconds: float) -> None:
+    """Refuse what is no time between looks at files.
+
+    Raises:
+        ConfigurationError: with the setting's name.
+    """
+    if type(seconds) not in (int, float) or not 0 < seconds < float("inf"):
+        raise ConfigurationError(f"{setting} must be a positive number of seconds")

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 from ..errors import ConfigurationError
 from .files import read_guarded
 from .security import SecurityPolicy
+from .tls import check_minimum, check_reload
+from .transports import check_size, check_subprotocol
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -36,14 +38,26 @@ T = TypeVar("T", bound="DataclassInstance")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeSettings:
-    """How `garrison run` listens: the table `[serve]`. A server that is told nothing serves stdio."""
+    """How `garrison run` listens: the table `[serve]`. A server that is told nothing serves stdio.
+
+    Raises:
+        ConfigurationError: a value is not of its form.
+    """
 
     http: str = ""
     """Streamable HTTP on `HOST:PORT`, or on the Unix socket of `unix:PATH`."""
     ws: bool | str = False
     """WebSocket: on the listener of `http` where there is one; else on `HOST:PORT`, or 127.0.0.1:8000 when true."""
+    ws_max_message_size: int | None = None
+    """Bytes of one WebSocket message, summed over its fragments and after inflating; else `Limits.message_bytes`."""
+    ws_subprotocol: str = "mcp"
+    """The subprotocol that WebSocket clients must name (RFC 6455 section 1.9)."""
+    ws_compression: bool = False
+    """Whether permessage-deflate is agreed to; what is inflated is counted (RFC 7692)."""
     unix: str = ""
     """The framing of stdio on this Unix socket."""
+    unix_max_message_size: int | None = None
+    """Bytes of one line on the socket of `unix`; else `Limits.message_bytes`."""
     socket_group: str = ""
     """The group, by name or number, that may open the Unix socket; else the server's own user alone."""
     socket_user: str = ""
@@ -62,6 +76,15 @@ class ServeSettings:
     """PEM file of the roots of client certificates; given, every client must show one."""
     tls_minimum: str = "1.2"
     """The oldest version of TLS: "1.2" or "1.3"."""
+    tls_reload: float = 5.0
+    """Seconds between looks at the files of TLS; new ones are used for new connections."""
+
+    def __post_init__(self) -> None:
+        check_size("ServeSettings.ws_max_message_size", self.ws_max_message_size)
+        check_subprotocol("ServeSettings.ws_subprotocol", self.ws_subprotocol)
+        check_size("ServeSettings.unix_max_message_size", self.unix_max_message_size)
+        check_minimum("ServeSettings.tls_minimum", self.tls_minimum)
+        check_reload("ServeSettings.tls_reload", self.tls_reload)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +108,12 @@ _FORMS: Final[Mapping[type, tuple[tuple[type, ...], str]]] = {
     MappingProxyType: ((dict,), "a table of texts"),
 }
 """Type of a setting's default -> the TOML types that it may have, and their name for people."""
-_OWN_FORMS: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {"serve.ws": ((bool, str), "true, or HOST:PORT")}
+_OWN_FORMS: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
+    "serve.ws": ((bool, str), "true, or HOST:PORT"),
+    "serve.ws_max_message_size": _FORMS[int],
+    "serve.unix_max_message_size": _FORMS[int],
+}
+"""The same for settings whose default does not tell."""
 _PRESETS: Final[Mapping[str, Callable[[], SecurityPolicy]]] = {
     "strict": SecurityPolicy.strict,
     "compat": SecurityPolicy.compat,

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from .limits import Limits
     from .tls import TlsClientConfig
 
-__all__ = ["HttpTransportConfig", "UnixSocketConfig", "WebSocketConfig", "limits_for"]
+__all__ = [
+    "HttpTransportConfig",
+    "UnixSocketConfig",
+    "WebSocketConfig",
+    "check_size",
+    "check_subprotocol",
+    "limits_for",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,7 @@ class HttpTransportConfig:
     """Connect to this Unix socket instead of the URL's host and port; `allowed_uids` says who may serve it."""
 
     def __post_init__(self) -> None:
-        _check_size("HttpTransportConfig", self.max_message_size)
+        check_size("HttpTransportConfig.max_message_size", self.max_message_size)
         if isinstance(self.unix_socket, str):
             object.__setattr__(self, "unix_socket", UnixSocketConfig(self.unix_socket))
 
@@ -75,9 +82,8 @@ class WebSocketConfig:
     """Client: whom to believe, in place of the platform's roots."""
 
     def __post_init__(self) -> None:
-        _check_size("WebSocketConfig", self.max_message_size)
-        if not self.subprotocol or not all("!" <= c <= "~" and c not in '()<>@,;:\\"/[]?={}' for c in self.subprotocol):
-            raise ConfigurationError("WebSocketConfig.subprotocol must be one token of RFC 9110")
+        check_size("WebSocketConfig.max_message_size", self.max_message_size)
+        check_subprotocol("WebSocketConfig.subprotocol", self.subprotocol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ class UnixSocketConfig:
     """User ids of peers, at both ends, beside the process's own."""
 
     def __post_init__(self) -> None:
-        _check_size("UnixSocketConfig", self.max_message_size)
+        check_size("UnixSocketConfig.max_message_size", self.max_message_size)
         if not self.path or "\0" in self.path:
             raise ConfigurationError("UnixSocketConfig.path must be the path of a file")
         if type(self.mode) is not int or self.mode & ~0o660 or not self.mode & stat.S_IRUSR:
@@ -110,9 +116,24 @@ class UnixSocketConfig:
         object.__setattr__(self, "path", os.fspath(self.path))
 
 
-def _check_size(name: str, size: int | None) -> None:
+def check_size(setting: str, size: int | None) -> None:
+    """Refuse what is no size of a message; None leaves it to the limits.
+
+    Raises:
+        ConfigurationError: with the setting's name.
+    """
     if size is not None and (type(size) is not int or size < 1):
-        raise ConfigurationError(f"{name}.max_message_size must be a positive integer")
+        raise ConfigurationError(f"{setting} must be a positive integer")
+
+
+def check_subprotocol(setting: str, name: str) -> None:
+    """Refuse what is no name of a subprotocol (RFC 6455 section 4.1).
+
+    Raises:
+        ConfigurationError: with the setting's name.
+    """
+    if not name or not all("!" <= c <= "~" and c not in '()<>@,;:\\"/[]?={}' for c in name):
+        raise ConfigurationError(f"{setting} must be one token of RFC 9110")
 
 
 def limits_for(limits: Limits, config: HttpTransportConfig | WebSocketConfig | UnixSocketConfig) -> Limits:

@@ -2,8 +2,9 @@
 
 Rules of this file:
 - Bytes in, messages to the other side's `Conversation`; messages out, bytes. How a message is framed is the subclass's.
-- What was read is served by turns: at most `_TURN` frames, then the others on the loop have theirs. Nothing more is
-  read while some of it waits, while the conversation is saturated, or while the peer does not take what is written.
+- What was read is served by turns: at most `_TURN` frames or a `SPAN` of time, then the others have theirs. Nothing
+  more is read while some of it waits, while the conversation is saturated, or while the peer does not take what is
+  written.
 - What is served is charged to the connection's meter. Over its rate nothing is served or read for a while; that is no
   error, and time in which we do not read is not held against the peer.
 - A message that was begun has to arrive in `Timeouts.body` and a second more for every `Limits.body_rate` bytes of it.
@@ -16,11 +17,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import perf_counter
 from typing import TYPE_CHECKING, Final, cast
 
 from .. import events
 from .flood import UNIT
 from .listener import half_close
+from .turns import SPAN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +38,7 @@ __all__ = ["DuplexShell"]
 
 log = logging.getLogger("garrison.transports")
 
-_TURN: Final = 32
+_TURN: Final = 16
 _FLUSH: Final = 64 * 1024
 """Bytes of answers that are written at once, before all that came is answered."""
 _LINGER: Final = 2.0
@@ -63,7 +66,6 @@ class DuplexShell(asyncio.Protocol):
     __slots__ = (
         "_active",
         "_address",
-        "_again",
         "_began",
         "_close_by",
         "_collecting",
@@ -81,6 +83,7 @@ class DuplexShell(asyncio.Protocol):
         "_messages",
         "_meter",
         "_out",
+        "_paid",
         "_peer",
         "_place",
         "_queued",
@@ -92,6 +95,7 @@ class DuplexShell(asyncio.Protocol):
         "_timeouts",
         "_transport",
         "_unpaid",
+        "_waits",
         "closing",
         "deadline",
     )
@@ -123,7 +127,8 @@ class DuplexShell(asyncio.Protocol):
         self._reading = True
         self._eof = False
         self._collecting = False
-        self._again: asyncio.Handle | None = None
+        self._paid: asyncio.TimerHandle | None = None
+        self._waits = False
         self._messages = 0
         self._unpaid = 0
         self._began = 0.0
@@ -214,15 +219,18 @@ class DuplexShell(asyncio.Protocol):
 
     def resume(self) -> None:
         """Serve what was read, as far as there is room; read on when all is served."""
-        if self._collecting or self._shut or self._again is not None:
+        if self._collecting or self._shut or self._waits or self._paid is not None:
             return
         peer, step, left = self._peer, self._step, _TURN
+        end = perf_counter() + SPAN
         self._collecting = True
         try:
             while left and self._room is None and not peer.saturated and step():
                 left -= 1
                 if self._ending is not None:
                     break
+                if perf_counter() >= end:
+                    left = 0
         except Exception:  # whatever fails here is ours, and must not end the loop that serves the others
             log.exception("a connection failed")
             self._ending = _INTERNAL, "internal error"
@@ -236,17 +244,23 @@ class DuplexShell(asyncio.Protocol):
         now = self._loop.time()
         wait = self._pay(now)
         if wait > 0.0:
-            self._again = self._loop.call_later(wait, self._go_on)
+            self._paid = self._loop.call_later(wait, self._soon)
         elif not left:
-            self._again = self._loop.call_soon(self._go_on)
-        idle = self._again is None and self._room is None and not peer.saturated
+            self._soon()
+        idle = not self._waits and self._paid is None and self._room is None and not peer.saturated
         if not self._eof:
             self._watch(idle, now)
         elif idle:
             self.leave()
 
+    def _soon(self) -> None:
+        """Go on when the other connections have had their turn."""
+        self._paid = None
+        self._waits = True
+        self._guests.turns.wait(self._loop, self._go_on)
+
     def _go_on(self) -> None:
-        self._again = None
+        self._waits = False
         self.resume()
 
     def _receive(self, message: bytes) -> None:
@@ -453,9 +467,9 @@ class DuplexShell(asyncio.Protocol):
         if self._ended:
             return
         self._ended = True
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
+        if self._paid is not None:
+            self._paid.cancel()
+            self._paid = None
         self._admit()
         if self._leaving is not None:
             self._leaving.cancel()

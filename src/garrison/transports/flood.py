@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, final
 
 from ..errors import Overloaded
+from .turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,6 +144,8 @@ class Floods:
         """Connections that have not been let in yet, the oldest first."""
         self.count = 0
         """Connections in all."""
+        self.turns = Turns()
+        """Where connections wait that have more to be served than is their due."""
         self._forget_at = _FEW
 
     def join(self, address: str, now: float, evict: Callable[[], None], *, shared: bool = False) -> Place:

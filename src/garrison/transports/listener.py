@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ..policy import Limits, Timeouts
     from .flood import Floods, Place
+    from .turns import Turns
 
 __all__ = ["BACKLOG", "Guest", "Guests", "Listener", "Tls", "bound", "half_close"]
 
@@ -76,6 +77,7 @@ class Guests(Protocol):
     limits: Limits
     timeouts: Timeouts
     floods: Floods
+    turns: Turns
     loop: asyncio.AbstractEventLoop
     now: Callable[[], float]
     closing: bool
@@ -126,6 +128,7 @@ class Listener:
         self.limits = limits
         self.timeouts = timeouts
         self.floods = floods
+        self.turns = floods.turns
         self.tls = tls
         self.shared = shared
         self.admit = admit

@@ -17,7 +17,8 @@ from typing import Any
 from garrison.policy.toml import ServeSettings
 from tests.support.certs import Authority
 from tests.support.mcp import call, modern, post
-from tests.support.raw_http import TOKEN, exchange
+from tests.support.raw_http import TOKEN, connected, exchange
+from tests.support.websocket import RSV1, TEXT, WebSocketWire, frame, message
 
 from .case import case
 from .listening import At, Lines, environment, process, reached, status
@@ -30,6 +31,12 @@ server = make()
 """
 STRANGER = 54321
 GROUP = str(os.getegid()) if sys.platform != "win32" else ""
+LONG = """
+@server.tool(inline=True)
+def long() -> str:
+    return "x" * 3000
+"""
+OFFER = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 ANOTHER_USER = f"""
 from garrison.transports import unix
 unix.peer_uid = lambda sock: {STRANGER}
@@ -37,9 +44,9 @@ unix.peer_uid = lambda sock: {STRANGER}
 
 
 def written(place: Path, settings: dict[str, object], more: str = "") -> list[str]:
-    """The words that serve a file with these settings."""
+    """The words that serve a file with these settings; one that is None is left out, since TOML has no word for it."""
     (place / "server.py").write_text(SERVER + more)
-    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
+    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items() if value is not None]
     for name, content in (("settings.toml", "\n".join(["[serve]", *lines])), ("token", TOKEN)):
         file = place / name
         file.write_text(content)
@@ -98,6 +105,46 @@ async def ws_alone(value: bool | str) -> object:
             return (await exchange(at.port, handshake(at.port))).status, await status(at)
 
 
+@asynccontextmanager
+async def websocket(settings: dict[str, object], more: str = "", **fields: str) -> AsyncIterator[tuple[Any, Any]]:
+    """The answer to a handshake with these fields, and what follows it."""
+    with folder() as place:
+        async with run(place, http(ws=True, **settings), more) as at, connected(at.port) as wire:
+            await wire.send(handshake(at.port, **fields))
+            yield await wire.head(), WebSocketWire(wire.reader, wire.writer)
+
+
+@case(ServeSettings, "ws_max_message_size", default="answered", changed=(2000, 1009))
+async def ws_max_message_size(value: int | None) -> object:
+    """What comes of a message of 3000 bytes: an answer, or the code with which the connection is closed."""
+    async with websocket({"ws_max_message_size": value}) as (_, wire):
+        await wire.send(frame(json.dumps(call("who")).ljust(3000)))
+        found = await wire.frame()
+        return "answered" if found.opcode == TEXT and "result" in found.json else found.code
+
+
+@case(ServeSettings, "ws_subprotocol", default=(101, "mcp"), changed=("mcp.v2", (400, None)))
+async def ws_subprotocol(value: str) -> object:
+    async with websocket({"ws_subprotocol": value}) as (answer, _):
+        return answer.status, answer.get("sec-websocket-protocol")
+
+
+@case(ServeSettings, "ws_subprotocol", first=("mcp", 400), changed=("mcp.v2", 101))
+async def another_ws_subprotocol(value: str) -> object:
+    async with websocket({"ws_subprotocol": value}, sec_websocket_protocol="mcp.v2") as (answer, _):
+        return answer.status
+
+
+@case(ServeSettings, "ws_compression", default=(False, 0), changed=(True, (True, RSV1)))
+async def ws_compression(value: bool) -> object:
+    """Whether it is agreed to, and a long answer is compressed."""
+    async with websocket({"ws_compression": value}, LONG, sec_websocket_extensions=OFFER) as (answer, wire):
+        await wire.send(message(call("long")))
+        found = await wire.frame()
+        assert found.json["result"]["content"][0]["text"] == "x" * 3000
+        return answer.get("sec-websocket-extensions") is not None, found.first & RSV1
+
+
 @case(ServeSettings, "unix", default="stdio", changed=("s", True))
 async def unix(value: str) -> object:
     with socket_folder() as place:
@@ -105,6 +152,19 @@ async def unix(value: str) -> object:
             return await on_stdio(place, {"unix": value})
         async with run(place, {"unix": value}):
             return await reached(str(place / value))
+
+
+@case(ServeSettings, "unix_max_message_size", default="answered", changed=(2000, -32600))
+async def unix_max_message_size(value: int | None) -> object:
+    """What comes of a line of 3000 bytes: an answer, or the code of an error."""
+    with socket_folder() as place:
+        async with run(place, {"unix": "s", "unix_max_message_size": value}):
+            line = Lines(*await asyncio.open_unix_connection(str(place / "s")))
+            try:
+                found = await line.ask(json.dumps(call("who")).ljust(3000).encode() + b"\n")
+                return "answered" if "result" in found else found["error"]["code"]
+            finally:
+                line.writer.close()
 
 
 @case(ServeSettings, "socket_group", default=0o600, changed=(GROUP, 0o660))
@@ -214,3 +274,19 @@ async def tls_client_ca(value: str) -> object:
 @case(ServeSettings, "tls_minimum", default="served", changed=("1.3", "refused"))
 async def tls_minimum(value: Any) -> object:
     return await shaken(ssl.TLSVersion.TLSv1_2, tls_minimum=value)
+
+
+@case(ServeSettings, "tls_reload", default="old", changed=(0.01, "new"))
+async def tls_reload(value: float) -> object:
+    """Which certificate is shown shortly after it was replaced."""
+    with folder() as place:
+        authority = Authority(place)
+        leaf, new = authority.leaf(), authority.leaf()
+        old = serial(leaf)
+        files: dict[str, object] = {"tls_cert": leaf.certificate.name, "tls_key": leaf.key.name}
+        async with run(place, http(**files, tls_reload=value)) as at:
+            await asyncio.sleep(0.6)  # the first look after the start is over
+            leaf.replace(new)
+            await asyncio.sleep(0.6)
+            found = await met(at.port, trusting(authority))
+            return {old: "old", serial(new): "new"}[found]  # type: ignore[index]

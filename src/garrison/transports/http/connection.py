@@ -384,7 +384,7 @@ class HttpConnection(asyncio.Protocol):
         """Go on when the other connections have had their turn."""
         if not self._again:
             self._again = True
-            self._listener.loop.call_soon(self._go_on)
+            self._listener.turns.wait(self._listener.loop, self._go_on)
 
     def _go_on(self) -> None:
         """Serve what waited while the last response was due, then read again."""
