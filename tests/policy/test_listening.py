@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from garrison import ConfigurationError, InsecureConfigurationError, SecurityPolicy, Server, Timeouts
-from garrison.policy.tls import TlsServerConfig
-from garrison.policy.transports import UnixSocketConfig, WebSocketConfig
+from garrison.policy.tls import TlsClientConfig, TlsServerConfig
+from garrison.policy.transports import HttpTransportConfig, UnixSocketConfig, WebSocketConfig
 from garrison.server.serve import HttpServing
 from tests.support.certs import Authority
 from tests.support.mcp import call, post
@@ -169,3 +169,32 @@ async def test_relaxations_are_recorded_at_start(caplog: pytest.LogCaptureFixtur
     caplog.clear()
     async with make().http(port=0):
         assert "policy.relaxed" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("websocket", "setting"),
+    [
+        (WebSocketConfig("wss://mcp.example/mcp"), "url"),
+        (WebSocketConfig(token=TOKEN), "token"),
+        (WebSocketConfig(headers={"X-A": "1"}), "headers"),
+        (WebSocketConfig(tls=TlsClientConfig()), "tls"),
+    ],
+)
+def test_what_only_a_client_has_a_use_for_is_no_setting_of_a_server(websocket: WebSocketConfig, setting: str) -> None:
+    for listen in (make().http, make().asgi):
+        with pytest.raises(ConfigurationError, match=rf"WebSocketConfig\.{setting} is for clients"):
+            listen(websocket=websocket)
+        listen(websocket=WebSocketConfig(max_message_size=1000, subprotocol="other"))
+
+
+def test_what_another_decides_is_no_setting_here(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"WebSocketConfig\.compression: set it at the ASGI server"):
+        make().asgi(websocket=WebSocketConfig(compression=True))
+    make().http(websocket=WebSocketConfig(compression=True))
+    path = str(tmp_path / "s")
+    with pytest.raises(ConfigurationError, match=r"UnixSocketConfig\.max_message_size is for lines"):
+        make().http(unix=UnixSocketConfig(path, max_message_size=1000))
+    make().unix(UnixSocketConfig(path, max_message_size=1000))
+    with pytest.raises(ConfigurationError, match=r"HttpTransportConfig\.max_message_size is the one that counts"):
+        HttpTransportConfig("http://localhost/mcp", unix_socket=UnixSocketConfig(path, max_message_size=1000))
+    HttpTransportConfig("http://localhost/mcp", max_message_size=1000, unix_socket=UnixSocketConfig(path))

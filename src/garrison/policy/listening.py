@@ -15,8 +15,11 @@ from ..errors import ConfigurationError, InsecureConfigurationError
 if TYPE_CHECKING:
     from .security import SecurityPolicy
     from .tls import TlsServerConfig
+    from .transports import UnixSocketConfig, WebSocketConfig
 
-__all__ = ["check_listening", "is_loopback"]
+__all__ = ["check_listening", "check_parts", "is_loopback"]
+
+_FOR_CLIENTS = ("url", "token", "headers", "tls")
 
 
 def check_listening(
@@ -67,6 +70,27 @@ def check_listening(
             + "; ".join(missing)
             + ". To serve this machine only, use a loopback address: 127.0.0.1"
         )
+
+
+def check_parts(
+    websocket: WebSocketConfig | None, unix: UnixSocketConfig | None = None, *, hosted: bool = False
+) -> None:
+    """Refuse what is set and a server that speaks HTTP has no use for.
+
+    Args:
+        websocket, unix: of the listener.
+        hosted: an ASGI server holds its connections.
+
+    Raises:
+        ConfigurationError: the message names the setting, and what to do in its place.
+    """
+    for name in _FOR_CLIENTS if websocket is not None else ():
+        if getattr(websocket, name):
+            raise ConfigurationError(f"WebSocketConfig.{name} is for clients; a listener has its own arguments")
+    if hosted and websocket is not None and websocket.compression:
+        raise ConfigurationError("WebSocketConfig.compression: set it at the ASGI server, whose connections these are")
+    if unix is not None and unix.max_message_size is not None:
+        raise ConfigurationError("UnixSocketConfig.max_message_size is for lines; for HTTP, set Limits.message_bytes")
 
 
 def is_loopback(host: str) -> bool:

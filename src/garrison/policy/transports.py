@@ -56,6 +56,10 @@ class HttpTransportConfig:
         check_size("HttpTransportConfig.max_message_size", self.max_message_size)
         if isinstance(self.unix_socket, str):
             object.__setattr__(self, "unix_socket", UnixSocketConfig(self.unix_socket))
+        elif self.unix_socket is not None and self.unix_socket.max_message_size is not None:
+            raise ConfigurationError(
+                "HttpTransportConfig.max_message_size is the one that counts, not that of unix_socket"
+            )
 
 
 @dataclass(frozen=True, slots=True)

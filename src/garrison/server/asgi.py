@@ -22,7 +22,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from ..errors import Overloaded
-from ..policy.listening import is_loopback
+from ..policy.listening import check_parts, is_loopback
 from ..transports.http.asgi import AsgiShell, peer_of
 from .serve import record_relaxations, resolve_token
 from .site import HttpSite, check_site
@@ -148,6 +148,7 @@ class AsgiApp:
         self, server: Server, *, path: str = "/mcp", token: str | None = None, websocket: WebSocketConfig | None = None
     ) -> None:
         check_site(server, path)
+        check_parts(websocket, hosted=True)
         self._server = server
         self.path = path
         self._websocket = websocket

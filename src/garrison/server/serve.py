@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from .. import events
 from ..errors import ConfigurationError
-from ..policy.listening import check_listening, is_loopback
+from ..policy.listening import check_listening, check_parts, is_loopback
 
 if TYPE_CHECKING:
     import asyncio
@@ -187,6 +187,7 @@ class HttpServing:
 
         check_site(server, path)
         check_listening(server.policy, host, tls=tls, token=given_token(token) is not None, unix=unix is not None)
+        check_parts(websocket, unix)
         self.server = server
         self.port = port
         self.path = path

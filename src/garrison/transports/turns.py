@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SPAN", "Turns"]
 
-SPAN: Final = 0.001
+SPAN: Final = 0.0005
 """Seconds; a message that takes longer has its turn by itself."""
 
 
