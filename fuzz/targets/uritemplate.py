@@ -66,6 +66,9 @@ def check(data: bytes) -> None:
         hold(steps(lambda: template.match(slow)) < 60 * len(slow) + 5000, "steps", text, slow[:100])
 
 
+_ASCII = bytes(range(128)).decode()
+
+
 def expressions(template: UriTemplate) -> list[tuple[str, str, str]]:
     """Operator, variable and modifier, by a second reading of the template."""
     found: list[tuple[str, str, str]] = []
@@ -78,7 +81,8 @@ def expressions(template: UriTemplate) -> list[tuple[str, str, str]]:
 
 def distinct(template: UriTemplate, values: Mapping[str, str | list[str]]) -> bool:
     """Values of which nothing looks like the text between them: then there is one reading."""
-    between = set(re.sub(r"\{[^}]*\}", "", template.template) + ".")
+    literals = re.sub(r"\{[^}]*\}", "", template.template)
+    between = set(quote(literals, safe=_ASCII) + ".")
     for operator, name, _ in expressions(template):
         value = values.get(name, "")
         text = value if isinstance(value, str) else "".join(value)

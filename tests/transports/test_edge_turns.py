@@ -9,10 +9,11 @@ import socket
 
 import pytest
 
-from garrison import Limits
+from garrison import Limits, WebSocketConfig
 from tests.support.edge import Counting, alive, said
 from tests.support.mcp import call, modern_fields, post
-from tests.support.raw_http import chunked, connected, serving
+from tests.support.raw_http import TOKEN, chunked, connected, serving
+from tests.support.websocket import WebSocketWire, message
 
 PLENTY = Limits(message_rate=100_000, message_burst=100_000)
 
@@ -86,3 +87,30 @@ async def test_requests_of_any_length_sent_at_once_are_answered_in_order() -> No
                 assert response.json["id"] == number
                 assert len(said(response)) == size
             await sending
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+async def test_a_request_to_upgrade_may_come_after_another_and_before_its_frames(size: int) -> None:
+    counting = Counting(PLENTY)
+    async with serving(counting.server, websocket=WebSocketConfig()) as running:
+        port = running.port
+        fields = [
+            ("Host", f"127.0.0.1:{port}"),
+            ("Authorization", f"Bearer {TOKEN}"),
+            ("Connection", "Upgrade"),
+            ("Upgrade", "websocket"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("Sec-WebSocket-Protocol", "mcp"),
+        ]
+        upgrade = (
+            b"GET /mcp HTTP/1.1\r\n" + b"".join(f"{name}: {value}\r\n".encode() for name, value in fields) + b"\r\n"
+        )
+        frames = b"".join(message(call("echo", {"text": "x" * size}, number)) for number in range(3))
+        async with connected(port) as wire:
+            await wire.send(post(port, call("slow", {"seconds": 0.05}, 1)) * 2 + upgrade + frames)
+            assert [(await wire.response()).json["id"] for _ in range(2)] == [1, 1]
+            assert (await wire.head()).status == 101
+            spoken = WebSocketWire(wire.reader, wire.writer)
+            assert [(await spoken.answer())["id"] for _ in range(3)] == [0, 1, 2]
+            assert (await spoken.ask(call("echo", {"text": "after"}, 9)))["id"] == 9

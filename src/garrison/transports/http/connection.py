@@ -217,9 +217,6 @@ class HttpConnection(asyncio.Protocol):
     def _feed(self, data: bytes) -> None:
         reader = self._reader
         rest = reader.feed(data)
-        if reader.switching:
-            self._switch(rest)
-            return
         if reader.head is not None:
             self.deadline = reader.deadline
         if rest:
@@ -256,31 +253,31 @@ class HttpConnection(asyncio.Protocol):
         """Serve the next request that is complete; after the last, answer what broke."""
         reader = self._reader
         if reader.queue:
-            if not self._busy:
-                head, body, self._keep = reader.queue.popleft()
+            if self._busy:
+                return
+            head, body, self._keep = reader.queue.popleft()
+            if reader.switching and not reader.queue:
+                self._switch(head, body)
+            else:
                 self._serve(head, body)
         elif reader.failure is not None and not self.answering:
             self._refuse(reader.failure)
 
-    def _switch(self, rest: bytes) -> None:
-        """Hand the connection over to the protocol that was asked for. `rest` is what followed the request."""
-        reader = self._reader
-        reader.switching = False
-        head, body, _ = reader.queue.pop()
+    def _switch(self, head: Head, body: bytes) -> None:
+        """Hand the connection over to the protocol that was asked for, with what came after the request."""
         listener = self._listener
         try:
-            if reader.queue or self._busy or body:
-                raise BadRequest("A request to upgrade stands alone")
+            if body:
+                raise BadRequest("A request to upgrade has no body")
             taken = listener.application.upgrade(head)
         except Refused as refusal:
             refusal.reply += head.reply
             refusal.peer = head.client or self.peer.address
-            reader.failure = refusal
-            self._next()
+            self._refuse(refusal)
             return
         if taken is None:
-            reader.queue.append((head, body, False))
-            self._next()
+            self._keep = False
+            self._serve(head, body)
             return
         fields, takeover = taken
         guest = takeover(listener, self._place)
@@ -291,8 +288,10 @@ class HttpConnection(asyncio.Protocol):
         self._place.evict_by(guest.abort)
         self.transport.set_protocol(cast("asyncio.BaseProtocol", guest))
         guest.connection_made(self.transport)
-        if rest:
-            guest.data_received(rest)
+        if not self._reading:
+            self.transport.resume_reading()
+        if self._paused:
+            guest.data_received(self._paused)
 
     def malformed(self) -> None:
         if self._meter.malformed(self._listener.now()):
