@@ -145,6 +145,8 @@ def test_what_is_no_template_is_refused(template: str) -> None:
         ("x{#a}{?b}", "query expressions"),
         ("x{#a}y", "query expressions"),
         ("x?y=1{?a}", "literal query"),
+        ("x#y{#a}", "one fragment"),
+        ("x#y#{a}", "one fragment"),
         ("x{;a}/{;b}", "';'"),
     ],
 )

@@ -267,6 +267,8 @@ class UriTemplate:
         self._query = {item.name: item for part in queries for item in part.variables}
         self._query_first = bool(queries) and queries[0].operator == "?"
         fixed = "".join(part for part in main if isinstance(part, str))
+        if fixed.count("#") + (self._fragment is not None) > 1:
+            raise ValueError("a URI template must not have more than one fragment")
         if self._query_first and "?" in fixed:
             raise ValueError("a URI template must continue a literal query with '&', not with '?'")
         self._ampersands = fixed.partition("?")[2].count("&") if "?" in fixed else fixed.count("&")
