@@ -84,8 +84,8 @@ def test_closing_during_a_long_line_gives_nothing_more() -> None:
 
 def test_a_line_in_many_small_chunks_takes_linear_time() -> None:
     reader = LineReader(1 << 20)
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(1 << 17):
         reader.feed(b"12345678")
     assert reader.feed(b"\n") == [b"12345678" * (1 << 17)]
-    assert time.perf_counter() - start < 2.0  # quadratic: minutes
+    assert time.process_time() - start < 2.0  # quadratic: minutes

@@ -190,10 +190,10 @@ def renamed_ladder(levels: int, width: int) -> dict[str, object]:
 def test_a_definition_outside_the_bounds_is_refused_quickly(
     definition: dict[str, object], twin: dict[str, object]
 ) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(SchemaError):
         Schema(definition)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
     Schema(twin)
 
 
@@ -221,25 +221,25 @@ def test_recursion_with_alternatives_does_not_blow_up(links: int) -> None:
     value: object = 5
     for _ in range(62):
         value = {"c": value}
-    started = time.perf_counter()
+    started = time.process_time()
     assert not schema.is_valid(value)
     assert schema.problems(value)
-    assert time.perf_counter() - started < 0.25
+    assert time.process_time() - started < 0.25
 
 
 def test_explaining_a_large_value_is_bounded() -> None:
     schema = Schema({"items": {"properties": {"a": {"enum": list(range(1_000))}}}})
     value = [{"a": index % 1_000} for index in range(50_000)] + [{"a": -1}]
-    started = time.perf_counter()
+    started = time.process_time()
     assert schema.problems(value) == ("does not fit the schema",)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_a_pattern_runs_in_linear_time() -> None:
     schema = Schema({"pattern": "^(a+)+$"})
-    started = time.perf_counter()
+    started = time.process_time()
     assert not schema.is_valid("a" * 50_000 + "b")
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
     assert schema.is_valid("aaa")
 
 

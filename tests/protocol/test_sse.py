@@ -153,11 +153,11 @@ def test_nothing_can_be_smuggled_into_a_stream(fields: dict[str, object]) -> Non
 
 def test_a_large_event_in_small_chunks_takes_linear_time() -> None:
     parser = SseParser(1 << 20)
-    start = time.perf_counter()
+    start = time.process_time()
     parser.feed(b"data: ")
     for _ in range(1 << 17):
         parser.feed(b"12345678")
     assert parser.feed(b"\n\n") == [SseEvent(b"12345678" * (1 << 17))]
     many_lines = SseParser(1 << 20).feed(b"data:\n" * (1 << 18) + b"\n")
     assert many_lines == [SseEvent(b"\n" * ((1 << 18) - 1))]
-    assert time.perf_counter() - start < 2.0  # quadratic: minutes
+    assert time.process_time() - start < 2.0  # quadratic: minutes

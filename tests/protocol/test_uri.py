@@ -80,8 +80,8 @@ def test_what_is_not_decoded(text: str) -> None:
 
 @pytest.mark.parametrize("unit", ["a", "%41", "%", ":", "/", "@", "[", "?", "#", "1"])
 def test_hostile_uris_take_linear_time(unit: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     for text in ("a://" + (unit * 65_000)[:65_000], "a:" + (unit * 65_000)[:65_000] + "\\", unit * 100_000):
         with contextlib.suppress(UriError):
             parse_uri(text)
-    assert time.perf_counter() - start < 0.15
+    assert time.process_time() - start < 0.15
