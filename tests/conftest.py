@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,13 @@ import pytest
 pytest.register_assert_rewrite("tests.support")
 
 TEST_SECONDS = 30.0
+
+# Tests start hundreds of programs: what one has compiled, the next finds, whatever the environment says of bytecode.
+# It is kept beside pytest's cache, so that nothing is written next to the sources.
+BYTECODE = Path(__file__).parents[1] / ".pytest_cache" / "bytecode"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(BYTECODE)
+sys.dont_write_bytecode = False
 
 
 def _blocking(function: Callable[..., Awaitable[object]]) -> Callable[..., None]:

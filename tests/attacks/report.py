@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = [*(options.pytest or ["-m", "attack"]), "--continue-on-collection-errors"]
     command += ["--collect-only", "-qq"] if options.collect else []
     with contextlib.redirect_stdout(sys.stderr):
-        status = pytest.main(command, plugins=[recorder])
+        status = pytest.main(["-n0", *command], plugins=[recorder])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         print(f"no report: pytest ended with status {int(status)}")
         return 1

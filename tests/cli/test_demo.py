@@ -38,8 +38,10 @@ def test_the_table_says_that_all_is_well() -> None:
 def broken(capfd: pytest.CaptureFixture[str]) -> dict[str, tuple[str, str]]:
     """Run the demo, which must fail, and give the rows that do not hold."""
     status = main(["demo", "--fast", "--json"])
-    report = json.loads(capfd.readouterr().out)
-    assert status == 1 and report["ok"] is False
+    out, err = capfd.readouterr()
+    assert status == 1 and out, (status, out, err)
+    report = json.loads(out)
+    assert report["ok"] is False
     return {row["what"]: (row["expected"], row["got"]) for row in report["rows"] if not row["ok"]}
 
 

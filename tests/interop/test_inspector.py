@@ -26,6 +26,7 @@ class Inspector:
     def __init__(self, home: Path) -> None:
         self._command = [*npm_tool("mcp-inspector"), "--cli"]
         self._environment = {**os.environ, "HOME": str(home), "MCP_INSPECTOR_OAUTH_CALLBACK_PORT": "0"}
+        self._environment["NODE_COMPILE_CACHE"] = str(home / "compiled")
 
     def __call__(self, target: list[str], era: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -442,23 +442,11 @@ async def _handshake(port: int) -> str:
 @asynccontextmanager
 async def uvicorn_serving(app: Any, **options: Any) -> AsyncIterator[int]:
     """An ASGI application behind uvicorn on this loop; gives the port."""
-    import socket
+    from .hosting import Host
 
-    import uvicorn
-
-    class Host(uvicorn.Server):
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield  # signals belong to whoever runs the tests
-
-    options = {"log_level": "critical", "ws": "none", "lifespan": "on", "timeout_graceful_shutdown": 1, **options}
-    host = Host(uvicorn.Config(app, **options))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        task = asyncio.create_task(host.serve(sockets=[listener]))
-        while not host.started and not task.done():
-            await asyncio.sleep(0.005)
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            host.should_exit = True
-            await task
+    host = Host(app, **{"lifespan": "on", **options})
+    port = await host.begin()
+    try:
+        yield port
+    finally:
+        await host.end()

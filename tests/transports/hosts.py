@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from garrison import SecurityPolicy, Server
 from garrison.server.serve import HttpServing
+from tests.support.hosting import Host
 
 TOKEN = "a-token-that-is-long-enough"
 META = {
@@ -176,19 +176,8 @@ class Hosts:
         """An ASGI application behind uvicorn."""
 
         async def start() -> Place:
-            config = uvicorn.Config(app, log_level="critical", ws="none", timeout_graceful_shutdown=1, **options)
-            host = uvicorn.Server(config)
-            listener = socket.create_server(("127.0.0.1", 0))
-            task = asyncio.create_task(host.serve(sockets=[listener]))
-            while not host.started and not task.done():
-                await asyncio.sleep(0.005)
-
-            async def stop() -> None:
-                host.should_exit = True
-                await task
-                listener.close()
-
-            return Place(listener.getsockname()[1], prefix, stop)
+            host = Host(app, **options)
+            return Place(await host.begin(), prefix, host.end)
 
         return self._keep(self.run(start()))
 

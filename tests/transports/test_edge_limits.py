@@ -242,7 +242,7 @@ async def test_a_preflight_keeps_no_place() -> None:
 
 @pytest.mark.parametrize("keep", [True, False])
 async def test_who_reads_slowly_gets_all(keep: bool) -> None:
-    counting = Counting(write_stall=0.5)
+    counting = Counting(write_stall=0.3)
     size = 6_000_000
     async with serving(counting.server) as running, asyncio.timeout(15):
         loop = asyncio.get_running_loop()
@@ -257,7 +257,7 @@ async def test_who_reads_slowly_gets_all(keep: bool) -> None:
                 data = await loop.sock_recv(peer, 128 * 1024)
                 assert data, f"put out after {got} bytes"
                 got += len(data)
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.03)
 
 
 async def test_who_reads_nothing_is_put_out() -> None:

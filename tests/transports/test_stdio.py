@@ -90,7 +90,7 @@ class Program:
 
 @contextmanager
 def program(**options: Any) -> Iterator[Program]:
-    environment = {**os.environ, "PYTHONPATH": "src", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": "src"}
     errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed below, after the program has ended
     process = subprocess.Popen(
         [sys.executable, str(PROGRAM), json.dumps(options)],
@@ -266,7 +266,7 @@ def test_requests_that_fail_are_no_violations() -> None:
 
 
 @pytest.mark.parametrize("loop", [False, True])
-@pytest.mark.parametrize(("rate", "burst", "pause"), [(20, 10, 1.0), (20, 31, 0.0), (400, 10, 0.05)])
+@pytest.mark.parametrize(("rate", "burst", "pause"), [(40, 10, 0.5), (20, 31, 0.0), (400, 10, 0.05)])
 def test_messages_over_the_rate_make_the_server_read_later(rate: int, burst: int, pause: float, loop: bool) -> None:
     with program(limits={"message_rate": rate, "message_burst": burst}) as p:
         p.ask(call("slow", {"seconds": 0})) if loop else p.alive()
@@ -280,7 +280,7 @@ def test_messages_over_the_rate_make_the_server_read_later(rate: int, burst: int
 
 def test_a_message_costs_more_the_larger_it_is() -> None:
     limits = {"message_rate": 10, "message_burst": 20}
-    for size, pause in ((100, 0.0), (2_000_000, 1.0)):
+    for size, pause in ((100, 0.0), (500_000, 1.0)):
         with program(limits=limits) as p:
             p.alive()
             started = time.monotonic()

@@ -38,7 +38,7 @@ __all__ = ["DuplexShell"]
 
 log = logging.getLogger("garrison.transports")
 
-_TURN: Final = 16
+_TURN: Final = 32
 _FLUSH: Final = 64 * 1024
 """Bytes of answers that are written at once, before all that came is answered."""
 _LINGER: Final = 2.0
