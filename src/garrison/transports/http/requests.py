@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
-from ...errors import BadRequest, Overloaded, Refused
+from ...errors import BadRequest, Refused
 from .exchange import Head
 
 if TYPE_CHECKING:
@@ -186,8 +186,6 @@ class RequestReader:
         return refusal
 
     def on_message_begin(self) -> None:
-        if len(self.queue) >= self._listener.limits.in_flight:
-            raise self._objection(Overloaded("Too many requests sent ahead", hint="Limits.in_flight"))
         self.head = Head()
         self._begin_head()
         self.deadline = self._listener.now() + self._listener.timeouts.head
