@@ -8,7 +8,7 @@ Rules of this file:
 
 Names: `host.refused`, `origin.refused`, `auth.refused`, `http.bad_request`, `http.refused`, `limit.reached`,
 `message.malformed`, `message.invalid`, `message.too_large`, `header.mismatch`, `arguments.invalid`, `resource.denied`,
-`policy.relaxed`, `peer.refused`, `tls.failed`, `tls.reloaded`.
+`policy.relaxed`, `peer.refused`, `tls.failed`, `tls.reloaded`, `fetch.refused`.
 """
 
 from __future__ import annotations

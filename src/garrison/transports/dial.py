@@ -26,7 +26,12 @@ _HEAD_START: Final = 0.25
 
 
 async def dial(
-    make: Callable[[], P], endpoint: Endpoint, *, context: ssl.SSLContext | None, timeout: float
+    make: Callable[[], P],
+    endpoint: Endpoint,
+    *,
+    context: ssl.SSLContext | None,
+    timeout: float,
+    address: str | None = None,
 ) -> tuple[asyncio.Transport, P]:
     """A connection to an endpoint.
 
@@ -35,17 +40,18 @@ async def dial(
         endpoint: where to.
         context: checks the certificate and its name; None for a plain connection.
         timeout: seconds for the TLS handshake.
+        address: the numeric address to connect to; else the host is looked up.
 
     Raises:
         OSError: there is none; `ssl.SSLError` is one.
     """
     loop = asyncio.get_running_loop()
     connect = loop.create_connection
-    if isinstance(loop, asyncio.BaseEventLoop) and not endpoint.loopback:
+    if isinstance(loop, asyncio.BaseEventLoop) and not endpoint.loopback and address is None:
         connect = functools.partial(connect, happy_eyeballs_delay=_HEAD_START)
     return await connect(
         make,
-        endpoint.host,
+        address or endpoint.host,
         endpoint.port,
         ssl=context,
         server_hostname=endpoint.host if context is not None else None,

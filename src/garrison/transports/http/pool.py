@@ -274,6 +274,7 @@ class Pool:
         proxy: `http://[user:password@]host:port` of an HTTP proxy, used with CONNECT; only for https endpoints.
         tls: whom to believe, in place of the platform's roots; only for https endpoints.
         unix_socket: a Unix socket to connect to instead; the endpoint then only says what is asked for.
+        address: the numeric address to connect to, in place of looking up the endpoint's host.
 
     Raises:
         ConfigurationError: the proxy's address is wrong, a file of `tls` cannot be used, or the settings do not belong
@@ -290,6 +291,7 @@ class Pool:
         proxy: str | None = None,
         tls: TlsClientConfig | ssl.SSLContext | None = None,
         unix_socket: UnixSocketConfig | None = None,
+        address: str | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._limits = limits
@@ -303,6 +305,7 @@ class Pool:
         if tls is not None and not endpoint.secure:
             raise ConfigurationError("tls= is for https endpoints")
         self.unix_socket = unix_socket
+        self._address = address
         self._pins = () if tls is None or isinstance(tls, ssl.SSLContext) else tls.pins
         self._context = _context(tls) if endpoint.secure else None
         self._all: set[Connection] = set()
@@ -478,7 +481,9 @@ class Pool:
                 ssl_handshake_timeout=self._timeouts.connect if context is not None else None,
             )
             return connection
-        _, connection = await dial(make, endpoint, context=context, timeout=self._timeouts.connect)
+        _, connection = await dial(
+            make, endpoint, context=context, timeout=self._timeouts.connect, address=self._address
+        )
         return connection
 
     async def _through_proxy(self, proxy: Proxy) -> Connection:
