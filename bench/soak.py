@@ -220,6 +220,7 @@ class Soak:
         before = [sample for sample in self.samples if sample["phase"] == "quiet"]
         only = (self.args.only,) if self.args.only else ()
         given = (str(self.addresses), str(self.args.strength), *only)
+        os.environ["SOAK_EAGER"] = "1" if self.args.eager else ""
         self.hostile = Child("hostile", *given, cpu=LOAD_CPU, log=self.errors)
         self.spend("attack", total - 2 * quiet)
         self.hostile.end(signal.SIGKILL)  # without a farewell, as the worst of them
@@ -296,6 +297,9 @@ def main():
     parser.add_argument("--probe-rate", type=float, default=80.0, help="calls a second of the client that is measured")
     parser.add_argument("--strength", type=float, default=1.0, help="how many hostile peers; 1: half of a core")
     parser.add_argument("--only", metavar="KIND,...", help="these hostile peers only, to find out who does it")
+    parser.add_argument(
+        "--eager", action="store_true", help="hostile peers want the CPU as others do, on a busy machine"
+    )
     parser.add_argument("--factor", type=float, default=verdicts.FACTOR, help="how much the p99 may grow")
     parser.add_argument("--session-idle", type=float, default=SESSION_IDLE, help="the server's Timeouts.session_idle")
     parser.add_argument("--json", metavar="FILE", help="write verdicts and samples")

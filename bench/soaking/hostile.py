@@ -7,7 +7,8 @@ Rules of this file:
 - Each peer does the same again and again, from an address of its kind (127.0.3.x): what goes on one connection as fast as
   the server takes it, what needs a new one or an answer each time after `_PAUSE`. So the server is busy with them and not
   without any time left, in which case nothing it does could keep the others from waiting.
-- It runs when nothing else on its core wants to (SCHED_IDLE), so that it does not take the CPU of those who are measured.
+- It runs when nothing else on its core wants to (SCHED_IDLE), so that it does not take the CPU of those who are measured;
+  with SOAK_EAGER in the environment it does, on a machine that is never idle.
 - Whatever the server does to a hostile connection is fine; what a peer did is counted, once a second, on a line of JSON.
 """
 
@@ -398,7 +399,8 @@ def step_back():
 
 
 if __name__ == "__main__":
-    step_back()
+    if not os.environ.get("SOAK_EAGER"):
+        step_back()
     try:
         import uvloop as loops
     except ImportError:

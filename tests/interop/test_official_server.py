@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from typing import Literal
 
 import pytest
 
 from garrison import Client, RemoteError, types
+from tests.support.ports import free_port
 
 from .peers import THEIRS, their_http
 
@@ -20,9 +20,7 @@ ERAS = pytest.mark.parametrize(("era", "version"), [("auto", "2026-07-28"), ("le
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    with their_http(port) as address:
+    with their_http(free_port()) as address:
         yield address
 
 

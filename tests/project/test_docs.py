@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import logging
 import os
 import re
 import shutil
@@ -72,7 +73,17 @@ def examples(text: str) -> list[Example]:
 
 def run_examples(text: str, name: str) -> dict[str, object]:
     names: dict[str, object] = {"__name__": "__main__"}
-    for example in examples(text):
+    security = logging.getLogger("garrison.security")
+    handlers = list(security.handlers)
+    try:
+        _run(examples(text), name, names)
+    finally:  # what an example set up for its program is nothing to the other tests
+        security.handlers[:] = handlers
+    return names
+
+
+def _run(found: list[Example], name: str, names: dict[str, object]) -> None:
+    for example in found:
         code = (
             compile("\n" * example.line + example.code, name, "exec", dont_inherit=True) if is_python(example) else ""
         )
@@ -82,7 +93,6 @@ def run_examples(text: str, name: str) -> dict[str, object]:
             exec(code, names)
         else:
             run_shell(example.code, f"{name}:{example.line}")
-    return names
 
 
 def is_python(example: Example) -> bool:

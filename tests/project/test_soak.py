@@ -38,6 +38,7 @@ def soak(tmp_path: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
         str(report),
         "--factor",
         "50",
+        "--eager",
         "--session-idle",
         "2",
         *arguments,

@@ -14,6 +14,7 @@ from garrison import ConfigurationError, Limits
 from garrison.transports.listener import bound
 from tests.support.edge import Counting, refused, said
 from tests.support.mcp import call, modern_fields, post
+from tests.support.ports import free_port
 from tests.support.raw_http import changed, chunked, connected, exchange, request, serving, standard
 
 
@@ -268,9 +269,9 @@ async def test_a_known_head_of_another_peer_is_not_put_down_to_the_first(caplog:
 @pytest.mark.skipif(not socket.has_ipv6, reason="needs ::1")
 async def test_a_name_that_is_half_somebody_elses_is_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_INET6) as squatter:
-        squatter.bind(("::1", 0))
+        port = free_port()
+        squatter.bind(("::1", port))
         squatter.listen()
-        port = squatter.getsockname()[1]
 
         async def both(*_: object, **__: object) -> list[tuple[object, ...]]:
             four = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))

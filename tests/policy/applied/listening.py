@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +22,7 @@ from garrison.policy.transports import WebSocketConfig
 from tests.support.certs import Authority
 from tests.support.everywhere import uvicorn_serving
 from tests.support.mcp import call, post
+from tests.support.ports import free_port
 from tests.support.process_server import configured, make
 from tests.support.raw_http import TOKEN, Wire, connected, exchange
 from tests.support.unix_socket import Lines
@@ -118,12 +118,6 @@ async def status(
             return (await wire.response()).status
     except (OSError, asyncio.IncompleteReadError):
         return "nobody"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 OTHER = "127.0.0.2" if sys.platform == "linux" else "localhost"
