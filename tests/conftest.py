@@ -52,6 +52,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
+@pytest.fixture(autouse=True)
+def uncounted_events() -> None:
+    """Events of one test are not counted for the next: only so many a second are written."""
+    from garrison import events
+
+    events._seen.clear()
+
+
 @pytest.fixture
 def free_port() -> int:
     """A TCP port of 127.0.0.1 on which nothing listened a moment ago, and that nobody is given by chance."""
