@@ -295,7 +295,7 @@ def main():
     parser.add_argument("--seconds", type=float, help="in place of --minutes")
     parser.add_argument("--rate", type=float, default=100.0, help="honest operations a second")
     parser.add_argument("--probe-rate", type=float, default=80.0, help="calls a second of the client that is measured")
-    parser.add_argument("--strength", type=float, default=1.0, help="how many hostile peers; 1: half of a core")
+    parser.add_argument("--strength", type=float, default=1.0, help="how many hostile peers; 1: two thirds of a core")
     parser.add_argument("--only", metavar="KIND,...", help="these hostile peers only, to find out who does it")
     parser.add_argument(
         "--eager", action="store_true", help="hostile peers want the CPU as others do, on a busy machine"

@@ -335,7 +335,7 @@ _KINDS = {
     "reset": 2,
     "victim": 1,
 }
-"""Peers of each kind, at strength 1: together they keep a server busy for about half of its time."""
+"""Peers of each kind, at strength 1: together they keep a server busy for about two thirds of its time."""
 
 
 def _hello():

@@ -6,10 +6,14 @@ import asyncio
 import json
 import random
 import socket
+import ssl
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from garrison import Limits, WebSocketConfig
+from garrison import Limits, TlsServerConfig, WebSocketConfig
+from tests.support.certs import Authority
 from tests.support.edge import Counting, alive, said
 from tests.support.mcp import call, modern_fields, post
 from tests.support.raw_http import TOKEN, chunked, connected, serving
@@ -114,3 +118,21 @@ async def test_a_request_to_upgrade_may_come_after_another_and_before_its_frames
             spoken = WebSocketWire(wire.reader, wire.writer)
             assert [(await spoken.answer())["id"] for _ in range(3)] == [0, 1, 2]
             assert (await spoken.ask(call("echo", {"text": "after"}, 9)))["id"] == 9
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_over_tls_an_end_is_an_end(secure: bool, tmp_path: Path) -> None:
+    """TLS has no half of a close here: asyncio would warn each time that one is asked for."""
+    authority = Authority(tmp_path)
+    leaf = authority.leaf()
+    tls = TlsServerConfig(certificate=leaf.certificate, key=leaf.key) if secure else None
+    believing = {"ssl": ssl.create_default_context(cafile=authority.pem)} if secure else {}
+    counting = Counting(PLENTY)
+    async with serving(counting.server, tls=tls) as running:
+        port = running.port
+        async with connected(port, **believing) as wire:
+            await wire.send(post(port, call("echo", {"text": "y"})))
+            assert said(await wire.response()) == "y"
+            connection: Any = next(iter(running.listener.guests))
+            connection.data_received(post(port, call("echo", {"text": "x"})) * 3)
+            assert connection.eof_received() is not secure

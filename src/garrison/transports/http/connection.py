@@ -122,8 +122,8 @@ class HttpConnection(asyncio.Protocol):
         self._gone()
 
     def eof_received(self) -> bool:
-        # What was sent ahead and waits for its turn alone is still answered.
-        self._over = self._again
+        # What was sent ahead and waits for its turn is still answered; not over TLS, which has no half of a close.
+        self._over = self._again and self.transport.can_write_eof()
         return self._over
 
     def data_received(self, data: bytes) -> None:
