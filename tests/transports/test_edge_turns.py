@@ -126,7 +126,7 @@ async def test_over_tls_an_end_is_an_end(secure: bool, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     leaf = authority.leaf()
     tls = TlsServerConfig(certificate=leaf.certificate, key=leaf.key) if secure else None
-    believing = {"ssl": ssl.create_default_context(cafile=authority.pem)} if secure else {}
+    believing: dict[str, Any] = {"ssl": ssl.create_default_context(cafile=authority.pem)} if secure else {}
     counting = Counting(PLENTY)
     async with serving(counting.server, tls=tls) as running:
         port = running.port
