@@ -31,6 +31,7 @@ import jiter
 from peer import ABOVE_THE_LOAD
 from soaking.wire import call, frame, post
 
+from garrison.policy.principal import LOCAL
 from garrison import SecurityPolicy, Server, events
 from garrison.gate.http import HttpGate
 from garrison.policy.tls import TlsServerConfig
@@ -318,9 +319,9 @@ async def framed(bench, folder):
     async with HttpServing(make(), "127.0.0.1", 0, token=TOKEN, websocket=WebSocketConfig()) as serving:
         listener, sink = serving.listener, Sink()
         place = listener.floods.join("127.0.0.1", listener.now(), lambda: None)
-        shell = WebSocketShell(listener, place, lambda shell: duplex(serving.core, shell, "token"))
+        shell = WebSocketShell(listener, place, lambda shell: duplex(serving.core, shell, LOCAL))
         shell.connection_made(sink)
-        bare = duplex(serving.core, shell, "token")
+        bare = duplex(serving.core, shell, LOCAL)
         bare.send = lambda message: None
         data = frame(body)
         whole, direct = (lambda: shell.data_received(data)), (lambda: bare.receive(body))
@@ -330,7 +331,7 @@ async def framed(bench, folder):
         await bench.pair("WebSocket: frames, mask, UTF-8, meter, flow control", whole, nothing, direct)
     async with UnixServing(make(), UnixSocketConfig(str(folder / "c.sock"))) as serving:
         guest, sink = arrive(serving)
-        bare = duplex(serving.core, guest, "uid:0")
+        bare = duplex(serving.core, guest, LOCAL)
         bare.send = lambda message: None
         data = body + b"\n"
         whole, direct = (lambda: guest.data_received(data)), (lambda: bare.receive(body))

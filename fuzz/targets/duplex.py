@@ -13,6 +13,7 @@ from fuzz.oracle import Finding, hold
 from fuzz.targets.envelope import good_id, kind
 from garrison import Context, Limits, SecurityPolicy, Server
 from garrison.errors import McpError, ParseError
+from garrison.policy.principal import LOCAL
 from garrison.protocol.json import decoder
 from garrison.server.core import Core
 from garrison.server.duplex import DuplexConnection
@@ -182,7 +183,7 @@ async def talk(lines: list[bytes]) -> tuple[Expected, list[bytes]]:
     await core.start()
     sent: list[bytes] = []
     expected = Expected()
-    connection = DuplexConnection(core, sent.append, principal="local")
+    connection = DuplexConnection(core, sent.append, principal=LOCAL)
     try:
         for line in lines:
             for _ in range(100):

@@ -15,18 +15,22 @@ if TYPE_CHECKING:
     from . import types
     from .client import Client
     from .errors import (
+        AccessDenied,
         AuthenticationRequired,
+        AuthorizationFailed,
         BadRequest,
         ClientError,
         ConfigurationError,
         ConnectionFailed,
         ConnectionLost,
+        Forbidden,
         GarrisonError,
         HeaderMismatch,
         HostRefused,
         HttpError,
         InputDeclined,
         InsecureConfigurationError,
+        InsufficientScope,
         InternalError,
         InvalidArguments,
         InvalidParams,
@@ -53,11 +57,14 @@ if TYPE_CHECKING:
         UnsupportedVersion,
     )
     from .policy import Limits, SecurityPolicy, Timeouts
+    from .policy.principal import Principal
+    from .policy.secret import Secret
     from .policy.tls import TlsClientConfig, TlsServerConfig
     from .policy.transports import HttpTransportConfig, UnixSocketConfig, WebSocketConfig
     from .server import (
         Context,
         Depends,
+        Handles,
         ResourceContents,
         Server,
         ToolOutput,
@@ -71,7 +78,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccessDenied",
     "AuthenticationRequired",
+    "AuthorizationFailed",
     "BadRequest",
     "Client",
     "ClientError",
@@ -80,13 +89,16 @@ __all__ = [
     "ConnectionLost",
     "Context",
     "Depends",
+    "Forbidden",
     "GarrisonError",
+    "Handles",
     "HeaderMismatch",
     "HostRefused",
     "HttpError",
     "HttpTransportConfig",
     "InputDeclined",
     "InsecureConfigurationError",
+    "InsufficientScope",
     "InternalError",
     "InvalidArguments",
     "InvalidParams",
@@ -100,6 +112,7 @@ __all__ = [
     "OutputInvalid",
     "Overloaded",
     "ParseError",
+    "Principal",
     "ProtocolViolation",
     "Refused",
     "RegistrationError",
@@ -109,6 +122,7 @@ __all__ = [
     "ResourceAccessDenied",
     "ResourceContents",
     "ResourceNotFound",
+    "Secret",
     "SecurityPolicy",
     "Server",
     "Timeouts",
@@ -133,18 +147,22 @@ __all__ = [
 _NAMES: dict[str, tuple[str, ...]] = {
     "client": ("Client",),
     "errors": (
+        "AccessDenied",
         "AuthenticationRequired",
+        "AuthorizationFailed",
         "BadRequest",
         "ClientError",
         "ConfigurationError",
         "ConnectionFailed",
         "ConnectionLost",
+        "Forbidden",
         "GarrisonError",
         "HeaderMismatch",
         "HostRefused",
         "HttpError",
         "InputDeclined",
         "InsecureConfigurationError",
+        "InsufficientScope",
         "InternalError",
         "InvalidArguments",
         "InvalidParams",
@@ -171,11 +189,14 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "UnsupportedVersion",
     ),
     "policy": ("Limits", "SecurityPolicy", "Timeouts"),
+    "policy.principal": ("Principal",),
+    "policy.secret": ("Secret",),
     "policy.tls": ("TlsClientConfig", "TlsServerConfig"),
     "policy.transports": ("HttpTransportConfig", "UnixSocketConfig", "WebSocketConfig"),
     "server": (
         "Context",
         "Depends",
+        "Handles",
         "ResourceContents",
         "Server",
         "ToolOutput",

@@ -15,6 +15,8 @@
     │   │       └── ResourceAccessDenied          there is one, and the peer cannot tell
     │   ├── InternalError                 -32603  constant text and an error id
     │   │   └── RequestCancelled              the peer took the request back; nothing is sent
+    │   ├── AccessDenied                  403     this caller may not do this
+    │   │   └── InsufficientScope             and may with further scopes, which it names
     │   ├── TooManyRequests               429     more under way than one principal may have
     │   ├── HeaderMismatch                -32020  an HTTP header says something else than the body
     │   ├── MissingCapability             -32021  the client did not declare what this needs
@@ -24,6 +26,7 @@
     │   ├── HostRefused                   421
     │   ├── OriginRefused                 403
     │   ├── Unauthenticated               401
+    │   ├── Forbidden                     403
     │   ├── BadRequest                    400, 404, 405, 406, 413, 415, 431: HTTP rules
     │   └── Overloaded                    503  a bounded resource is used up
     └── ClientError                   what a client's caller sees
@@ -34,6 +37,7 @@
         │   └── OutputInvalid                 a result breaks the tool's outputSchema
         ├── HttpError                     an HTTP status that is no MCP answer
         │   └── AuthenticationRequired        401 or 403
+        ├── AuthorizationFailed           no token could be had, and why
         ├── RemoteError                   the peer answered with a JSON-RPC error
         └── InputDeclined                 the server asked for input that no handler gives
 
@@ -47,17 +51,21 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "AccessDenied",
     "AuthenticationRequired",
+    "AuthorizationFailed",
     "BadRequest",
     "ClientError",
     "ConfigurationError",
     "ConnectionFailed",
     "ConnectionLost",
+    "Forbidden",
     "GarrisonError",
     "HeaderMismatch",
     "HostRefused",
     "HttpError",
     "InputDeclined",
+    "InsufficientScope",
     "InsecureConfigurationError",
     "InternalError",
     "InvalidArguments",
@@ -247,6 +255,36 @@ class RequestCancelled(InternalError):
     """The peer cancelled the request, or went away. No answer is sent."""
 
 
+class AccessDenied(McpError):
+    """The caller may not do this. What it may not know of is answered as unknown instead.
+
+    Its code lies outside JSON-RPC's reserved range, as new codes should; it is that of HTTP.
+    """
+
+    code = 403
+    http_status = 403
+    event = "access.denied"
+
+    def __init__(self, message: str = "Access denied", *, data: object = None) -> None:
+        super().__init__(message, data=data)
+
+
+class InsufficientScope(AccessDenied):
+    """The caller needs further scopes. On HTTP the challenge names them; elsewhere `data` does.
+
+    Args:
+        scopes: all that the operation needs.
+
+    Spec: 2026-07-28 basic/authorization "Runtime Insufficient Scope Errors"; RFC 6750 section 3.1.
+    """
+
+    event = "access.insufficient_scope"
+
+    def __init__(self, scopes: tuple[str, ...]) -> None:
+        super().__init__("Insufficient scope", data={"scopes": list(scopes)})
+        self.scopes = scopes
+
+
 class TooManyRequests(McpError):
     """More is under way than one peer may have; the handler did not run, and the request may be sent again.
 
@@ -312,8 +350,10 @@ class Refused(GarrisonError):
 
     status: int = 400
     event: ClassVar[str] = "http.refused"
-    retry_after: ClassVar[int] = 0
+    retry_after: int = 0
     """Seconds after which the same request may be tried again; 0 says nothing. HTTP: Retry-After."""
+    challenge: bytes = b""
+    """HTTP header lines that say which credential is needed, each ended with CRLF."""
     allow: bytes = b""
     """With 405: the methods that are served there; empty for those of the endpoint."""
     reply: bytes = b""
@@ -348,6 +388,14 @@ class Unauthenticated(Refused):
 
     status = 401
     event = "auth.refused"
+    challenge = b"www-authenticate: Bearer\r\n"
+
+
+class Forbidden(Refused):
+    """The request carries a valid token that does not allow it."""
+
+    status = 403
+    event = "auth.forbidden"
 
 
 class BadRequest(Refused):
@@ -361,7 +409,7 @@ class Overloaded(Refused):
 
     status = 503
     event = "limit.reached"
-    retry_after = 1
+    retry_after: int = 1
 
 
 class ClientError(GarrisonError):
@@ -403,6 +451,19 @@ class HttpError(ClientError):
 
 class AuthenticationRequired(HttpError):
     """The server wants a token it did not get (401), or one that allows more (403)."""
+
+
+class AuthorizationFailed(ClientError):
+    """No token could be had: discovery, registration, consent or the token endpoint ended without one.
+
+    Args:
+        message: what happened and what to do. Words of a peer stand in it only cleaned and short.
+        error: the OAuth error code, where an authorization server named one.
+    """
+
+    def __init__(self, message: str, *, error: str | None = None) -> None:
+        super().__init__(message)
+        self.error = error
 
 
 class RemoteError(ClientError):

@@ -6,7 +6,9 @@ Rules of this file:
 - Identical events in a flood are counted instead of written: `_MOST` a second of each name, then one line that says how
   many there were.
 
-Names: `host.refused`, `origin.refused`, `auth.refused`, `http.bad_request`, `http.refused`, `limit.reached`,
+Names: `host.refused`, `origin.refused`, `auth.refused`, `auth.token_refused`, `auth.forbidden`, `auth.unavailable`,
+`auth.credential_ended`, `access.denied`, `access.insufficient_scope`, `access.policy_failed`, `access.undeclared`,
+`oauth.refused`, `oauth.issuer_changed`, `credentials.refused`, `http.bad_request`, `http.refused`, `limit.reached`,
 `message.malformed`, `message.invalid`, `message.too_large`, `header.mismatch`, `arguments.invalid`, `resource.denied`,
 `policy.relaxed`, `peer.refused`, `tls.failed`, `tls.reloaded`, `fetch.refused`.
 """

@@ -10,6 +10,7 @@ import pytest
 from garrison.cli import demo_attacks, demo_server, main
 from garrison.cli.demo_raw import outcome
 from garrison.cli.demo_rows import Row, row
+from garrison.policy.principal import Principal
 
 from .commands import garrison
 
@@ -48,7 +49,8 @@ def broken(capfd: pytest.CaptureFixture[str]) -> dict[str, tuple[str, str]]:
 def test_a_gate_that_lets_everybody_in_is_seen(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("garrison.gate.http.HttpGate.check", lambda self, head: setattr(head, "principal", "anyone"))
+    anyone = Principal("anyone")
+    monkeypatch.setattr("garrison.gate.http.HttpGate.check", lambda self, head: setattr(head, "principal", anyone))
     rows = broken(capfd)
     assert rows["no token"] == ("401 -32600", "200 result")
     assert {"a foreign Host", "a foreign Origin (DNS rebinding)", "a form's text/plain (CSRF)"} <= rows.keys()

@@ -76,7 +76,7 @@ def test_the_members_of_the_report_do_not_change(ask: Ask, place: Path) -> None:
     status, report = ask("--http", ":0", "--tls-cert", str(leaf.certificate), "--tls-key", str(leaf.key))
     assert status == 0 and report["starts"] is True and report["refusal"] is None
     assert report.keys() == {
-        "starts", "refusal", "server", "listener", "policy", "relaxations", "findings", "versions"
+        "starts", "refusal", "server", "listener", "protection", "policy", "relaxations", "findings", "versions"
     }  # fmt: skip
     assert report["server"] == {"name": "checked", "version": "2.0"}
     assert report["listener"].keys() == {

@@ -193,6 +193,7 @@ def test_progress_is_heard_and_keeps_a_call_alive():
     run(main())
 
 
+@pytest.mark.attack("ATK-260")
 def test_input_required_is_answered_with_a_new_id_and_the_state_untouched():
     state = '\u0000opaque ✓ " \\ =='
     seen: list[Request] = []
@@ -230,6 +231,7 @@ def test_input_required_is_answered_with_a_new_id_and_the_state_untouched():
     assert "requestState" in seen[1].params and "requestState" not in seen[0].params
 
 
+@pytest.mark.attack("ATK-261")
 def test_asking_back_is_bounded_and_needs_a_handler():
     ask = {"k": {"method": "sampling/createMessage", "params": {"messages": [], "maxTokens": 1}}}
 

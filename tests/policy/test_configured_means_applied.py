@@ -16,6 +16,8 @@ import pytest
 
 import garrison.policy
 from garrison import Client, Server
+from garrison.auth.resource import IntrospectionVerifier, JwtVerifier
+from garrison.auth.resource.server import ResourceServer
 from garrison.policy.toml import Settings
 
 from .applied.case import CASES, Case, names_of, title_of
@@ -28,6 +30,9 @@ FUNCTIONS: tuple[object, ...] = (
     Server.run_unix,
     Server.asgi,
     Client,
+    ResourceServer,
+    JwtVerifier,
+    IntrospectionVerifier,
 )
 """What takes settings as arguments."""
 

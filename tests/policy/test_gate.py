@@ -176,6 +176,7 @@ async def test_tokens() -> None:
             f"Basic {TOKEN}",
             f"Bearer {TOKEN[:-1]}",
             f"Bearer {TOKEN}x",
+            f"Bearer  {TOKEN}",
             f"Bearer {TOKEN.upper()}",
             f"Bearer {TOKEN}, Bearer {TOKEN}",
             f"Bearer \xe9{TOKEN}",
@@ -192,7 +193,7 @@ async def test_tokens() -> None:
             target=f"/mcp?access_token={TOKEN}",
         )
         check(await exchange(port, data), 401)
-        for given in (f"Bearer {TOKEN}", f"bearer {TOKEN}", f"BEARER  {TOKEN}"):
+        for given in (f"Bearer {TOKEN}", f"bearer {TOKEN}", f"BEARER {TOKEN}"):
             assert (await ask(port, authorization=given)).status == 200
 
 

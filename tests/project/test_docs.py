@@ -11,6 +11,7 @@ stands in docs/threats.md.
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 import logging
 import os
@@ -22,6 +23,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -39,8 +41,10 @@ from garrison import (
     events,
 )
 from garrison.cli.checkup import Listener, Tls, WebSocket
+from garrison.cli.protection import Protection
 from tests.attacks.catalogue import CASES
 from tests.support.certs import Authority
+from tests.transports.asgi import ask, scope
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "src" / "garrison"
@@ -165,6 +169,19 @@ def test_an_example_may_be_left_out_with_a_reason_only() -> None:
         run_examples(page.replace("raise", "raise raise"), "page.md")
 
 
+@pytest.mark.usefixtures("no_blocking")
+def test_a_mounted_protected_server_has_its_metadata_where_clients_look() -> None:
+    names: Any = run_examples((ROOT / "docs" / "asgi.md").read_text(encoding="utf-8"), "asgi.md")
+    where = urlsplit(names["guarded"].auth.metadata_url).path
+
+    async def statuses(*paths: str) -> list[int]:
+        async with names["notes"]:
+            asked = [scope("127.0.0.1:8000", ("127.0.0.1", 8000), method="GET", path=path) for path in paths]
+            return [await ask(names["protected"], each) for each in asked]
+
+    assert asyncio.run(statuses(where, "/tools/mcp", where + "/x")) == [200, 401, 404]
+
+
 # Links
 
 
@@ -281,7 +298,8 @@ def event_names() -> set[str]:
     for file in SOURCES.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             value: ast.expr | None = None
-            if isinstance(node, ast.Call) and node.args and getattr(node.func, "attr", "") in ("record", "_record"):
+            called = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+            if isinstance(node, ast.Call) and node.args and called in ("record", "_record"):
                 value = node.args[0]
             elif isinstance(node, ast.Assign | ast.AnnAssign):
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
@@ -303,16 +321,23 @@ def test_every_security_event_is_documented() -> None:
 def test_everything_that_the_doctor_says_is_documented() -> None:
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     members, kinds = text.split("\n| member | content |\n")[1].split("\n| kind of finding | when |\n")
-    found = {
-        node.args[1].value
-        for node in ast.walk(ast.parse((SOURCES / "cli" / "checkup.py").read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding"
-        if isinstance(node.args[1], ast.Constant)
-    }
+    found: set[str] = set()
+    for name in ("checkup.py", "protection.py"):
+        for node in ast.walk(ast.parse((SOURCES / "cli" / name).read_text(encoding="utf-8"))):
+            parts = node.args if isinstance(node, ast.Call) else node.elts if isinstance(node, ast.Tuple) else []
+            match parts:  # level, kind and text
+                case [ast.Constant(value="warning" | "note"), ast.Constant(value=str(kind)), _]:
+                    found.add(kind)
+                case _:
+                    pass
     named = [name for first, _ in ROW.findall(kinds) for name in re.findall(r"`([a-z_]+)`", first)]
-    assert "limit" in found and sorted(named) == sorted(map(str, found))
-    parts = re.findall(r"`([a-z_]+)`", dict(ROW.findall(members))["`listener`"])
-    assert sorted(parts) == sorted(field.name for kind in (Listener, WebSocket, Tls) for field in fields(kind))
+    assert {"limit", "undeclared"} <= found and sorted(named) == sorted(found)
+    rows = dict(ROW.findall(members))
+    told = {name: re.findall(r"`([a-z_]+)`", rows[f"`{name}`"]) for name in ("listener", "protection")}
+    assert sorted(told["listener"]) == sorted(
+        field.name for kind in (Listener, WebSocket, Tls) for field in fields(kind)
+    )
+    assert told["protection"] == [field.name for field in fields(Protection)]
 
 
 def test_every_attack_that_a_page_names_is_in_the_catalogue() -> None:

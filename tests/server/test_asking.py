@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64decode
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from garrison import Client, Context, Limits, SecurityPolicy, Server, Timeouts
+from garrison import Client, Context, Limits, SecurityPolicy, Server, Timeouts, ToolOutput
 from tests.support.features import always, everywhere, make, text
 from tests.support.mcp import MODERN, peer, until
 
@@ -300,3 +301,34 @@ async def test_a_thread_that_asks_for_a_cancelled_request_is_let_go() -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(client.call_tool("ask"), 0.2)
         await until(lambda: let_go == ["CancelledError"])
+
+
+@pytest.mark.attack("ATK-256")
+async def test_a_handler_puts_no_state_of_its_own_on_the_wire() -> None:
+    """What a handler returns is content, whatever it looks like; a state is made and sealed here."""
+    server = make()
+    plain = {"resultType": "input_required", "requestState": "plain-canary", "inputRequests": {}}
+
+    @server.tool(structured_output=False)
+    async def returns() -> dict[str, object]:
+        return plain
+
+    @server.tool(structured_output=False)
+    async def outputs() -> ToolOutput:
+        return ToolOutput.json(plain)
+
+    @server.tool()
+    async def asks(ctx: Context) -> str:
+        await ctx.once("plain-canary", lambda: "plain-canary")
+        return (await ctx.elicit("sure", Person)).action
+
+    async with peer(server, capabilities=ELICIT) as p:
+        for name in ("returns", "outputs"):
+            result = (await p.once("tools/call", {"name": name}))["result"]
+            assert result["resultType"] == "complete"
+            assert "requestState" not in result
+            assert "plain-canary" in text(result)
+        state = (await p.once("tools/call", {"name": "asks"}))["result"]["requestState"]
+        assert b"canary" not in b64decode(state + "=" * (-len(state) % 4), altchars=b"-_")
+        again = {"name": "asks", "requestState": "plain-canary", "inputResponses": {"elicit_1": YES}}
+        assert (await p.once("tools/call", again))["error"]["message"] == "Invalid requestState"

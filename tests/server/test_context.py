@@ -151,7 +151,7 @@ async def outer() -> AsyncIterator[str]:
 def inner(ctx: Context) -> Iterator[str]:
     PROVIDED.append("+inner")
     try:
-        yield ctx.principal
+        yield str(ctx.principal)
     finally:
         PROVIDED.append("-inner")
 

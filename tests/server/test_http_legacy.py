@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from garrison import Context, Limits, SecurityPolicy, Server, Timeouts
+from garrison.policy.principal import Principal
 from tests.support.mcp import LEGACY, call, post, until
 from tests.support.raw_http import Response, Wire, connected, exchange, parse_events, request, serving, standard
 
@@ -177,7 +178,7 @@ async def test_only_the_session_of_the_principal_is_found() -> None:
                 assert (await other.get(wire)).status == 404
         assert (await Client(port).call("echo", {"text": "x"})).status == 400
         store = running.legacy.store  # type: ignore[union-attr]
-        assert store.get(client.session or "", "somebody else") is None
+        assert store.get(client.session or "", Principal("somebody else")) is None
         assert ran == []
         assert (await client.call("echo", {"text": "x"})).status == 200
         delete = request(b"", client.fields(), method="DELETE")
@@ -261,6 +262,7 @@ async def test_the_sessions_own_stream() -> None:
             assert (await wire.response()).status == 406
 
 
+@pytest.mark.attack("ATK-262")
 async def test_a_stream_is_resumed_where_it_was_left() -> None:
     async with serving(make()) as running:
         port = running.port
@@ -289,6 +291,7 @@ async def test_a_stream_is_resumed_where_it_was_left() -> None:
             assert [e["params"]["progress"] for e in rest[:-1]] == list(range(before + 1, 11))
 
 
+@pytest.mark.attack("ATK-262")
 async def test_the_log_for_resumption_is_bounded() -> None:
     for limits in (Limits(session_events=5), Limits(session_event_bytes=600)):
         async with serving(make(limits)) as running:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from garrison import Client, Limits, RemoteError, SecurityPolicy, Server, Timeouts
+from garrison.policy.principal import ANONYMOUS, LOCAL, Principal
 from garrison.protocol.envelope import Request
 from garrison.server.duplex import DuplexConnection
 from tests.support.features import everywhere
@@ -128,7 +129,9 @@ async def test_another_principal_is_not_affected() -> None:
     await core.start()
     said: dict[str, list[Any]] = {"alice": [], "bob": []}
     lines = {
-        (name, number): DuplexConnection(core, lambda data, of=name: said[of].append(json.loads(data)), principal=name)
+        (name, number): DuplexConnection(
+            core, lambda data, of=name: said[of].append(json.loads(data)), principal=Principal(name)
+        )
         for name in said
         for number in range(2)
     }
@@ -168,7 +171,7 @@ async def test_calls_that_wait_for_the_event_loop_count_when_they_start() -> Non
     holding = Holding(Limits(in_flight_per_principal=2))
     core = holding.server.core()
     said: list[Any] = []
-    line = DuplexConnection(core, lambda data: said.append(json.loads(data)), principal="local")
+    line = DuplexConnection(core, lambda data: said.append(json.loads(data)), principal=LOCAL)
     for number in range(5):
         line.receive(json.dumps(call("hold", id=number)).encode())
     for number in (0, 4):
@@ -326,7 +329,9 @@ async def old_stream(server: Server) -> AsyncIterator[Any]:
 async def test_session_ids_cannot_be_guessed_and_belong_to_a_principal() -> None:
     core = Holding().server.core()
     params = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
-    sessions = [core.legacy.initialize(Request(1, "initialize", dict(params)), "alice")[0] for _ in range(1000)]
+    sessions = [
+        core.legacy.initialize(Request(1, "initialize", dict(params)), Principal("alice"))[0] for _ in range(1000)
+    ]
     numbers = [int(session.id, 16) for session in sessions]
     assert len(set(numbers)) == 1000
     assert all(len(session.id) == 64 for session in sessions)
@@ -336,8 +341,8 @@ async def test_session_ids_cannot_be_guessed_and_belong_to_a_principal() -> None
     async with serving(Holding().server) as running:
         p = await handshake(running.port)
         store = running.legacy.store  # type: ignore[union-attr]
-        assert store.get(p.session or "", "token") is not None
-        for stranger in ("bob", "anonymous", "local", ""):
+        assert store.get(p.session or "", Principal("token")) is not None
+        for stranger in (Principal("bob"), ANONYMOUS, LOCAL, Principal("token", issuer="https://issuer.example")):
             assert store.get(p.session or "", stranger) is None
         assert await ping(p) == 200
 
@@ -384,7 +389,7 @@ async def test_every_violation_is_told_to_the_transport() -> None:
     await core.start()
     told: list[int] = []
     said: list[bytes] = []
-    line = DuplexConnection(core, said.append, principal="local", malformed=lambda: told.append(len(said)))
+    line = DuplexConnection(core, said.append, principal=LOCAL, malformed=lambda: told.append(len(said)))
 
     def violations(data: bytes) -> int:
         before = len(told)

@@ -42,10 +42,10 @@ class Host(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
-    async def begin(self) -> int:
-        """Listen, start the application, and give the port."""
+    async def begin(self, port: int = 0) -> int:
+        """Listen, start the application, and give the port: a free one, or the one that is asked for."""
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listener.bind(("127.0.0.1", 0))
+        self._listener.bind(("127.0.0.1", port))
         self._listener.listen(128)
         self._running = asyncio.create_task(self.serve(sockets=[self._listener]))
         while not self.started and not self._running.done():

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 from garrison import Limits, Server, Timeouts
+from garrison.policy.principal import LOCAL
 from garrison.server.core import Core
 from garrison.server.serve import duplex
 from garrison.transports.duplex import DuplexShell
@@ -180,7 +181,7 @@ class Ends:
 
     def arrive(self) -> DuplexShell:
         place = self.floods.join("127.0.0.1", self.now(), lambda: None)
-        shell = self._make(self, place, lambda shell: duplex(self.core, shell, "local"), **self._more)
+        shell = self._make(self, place, lambda shell: duplex(self.core, shell, LOCAL), **self._more)
         self.add(shell)
         return shell
 

@@ -15,6 +15,7 @@ from mcp.client.sse import sse_client
 
 import garrison
 from garrison import ConfigurationError, Context, Server
+from garrison.policy.principal import Principal
 from garrison.server.http_sse import HttpSse
 from garrison.transports.http.exchange import Head
 from tests.transports.hosts import TOKEN, Hosts, Place, Wire, call, policy
@@ -311,11 +312,11 @@ async def test_a_session_belongs_to_who_opened_it() -> None:
     await core.start()
     streams = HttpSse(core, asyncio.get_running_loop())
     head, stream = Head(), Response()
-    head.principal, head.fields = "alice", {b"accept": b"text/event-stream"}
+    head.principal, head.fields = Principal("alice"), {b"accept": b"text/event-stream"}
     streams.open(head, stream)
     head.query = stream.events[0].decode().partition("?")[2].partition("\r")[0].encode()
     for principal, status in (("bob", 404), ("alice", 202)):
-        head.principal, answer = principal, Response()
+        head.principal, answer = Principal(principal), Response()
         try:
             streams.take(head, b'{"jsonrpc":"2.0","id":1,"method":"ping"}', answer)
         except Exception as exc:

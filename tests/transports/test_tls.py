@@ -40,7 +40,7 @@ def whoami(**timeouts: float) -> Server:
 
     @server.tool(inline=True)
     def who(ctx: Context) -> str:
-        return ctx.principal
+        return str(ctx.principal)
 
     return server
 

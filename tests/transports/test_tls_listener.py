@@ -26,7 +26,7 @@ def make(limits: Limits | None = None, **timeouts: float) -> Server:
 
     @server.tool(inline=True)
     def who(ctx: Context) -> str:
-        return ctx.principal
+        return str(ctx.principal)
 
     @server.tool()
     async def slow(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from garrison import Limits
 from garrison.policy.transports import WebSocketConfig
 from garrison.transports.http.exchange import Head
+from garrison.transports.peer import Until
 from garrison.transports.websocket import accept
 from tests.support.edge import Counting
 from tests.support.mcp import call, until
@@ -267,13 +269,22 @@ async def test_who_reads_a_long_answer_slowly_is_not_asked_for_signs_of_life() -
 # Ending
 
 
+class Lasting:
+    """A credential that holds while it is allowed, and is not to be asked again for a minute."""
+
+    allowed = True
+
+    def left(self, now: float) -> float:
+        return 60.0 if self.allowed else 0.0
+
+
 async def test_the_connection_ends_with_its_credential() -> None:
     counting = Counting()
-    allowed = True
-    async with websockets(counting.server, authorized=lambda: allowed) as ends:
+    credential = Lasting()
+    async with websockets(counting.server, credential=credential) as ends:
         wire = await ends.connect()
         await alive(wire)
-        allowed = False
+        credential.allowed = False
         await wire.send(frame(HELLO))
         closed = await wire.closed()
         assert (closed.code, closed.payload[2:]) == (1008, b"credential expired")
@@ -283,7 +294,7 @@ async def test_the_connection_ends_with_its_credential() -> None:
 @pytest.mark.attack("ATK-074")
 async def test_a_quiet_connection_ends_when_its_credential_expires() -> None:
     counting = Counting()
-    async with websockets(counting.server, expires_at=asyncio.get_running_loop().time() + 0.3) as ends:
+    async with websockets(counting.server, credential=Until(time.time() + 0.3)) as ends:
         wire = await ends.connect()
         await alive(wire)
         await wire.send(message(call("slow", {"seconds": 5})))

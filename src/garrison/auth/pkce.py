@@ -38,6 +38,9 @@ class PkceChallenge:
         if not _VERIFIER.fullmatch(self.verifier):
             raise ValueError("a PKCE verifier is 43 to 128 characters of A-Z, a-z, 0-9, '-', '.', '_', '~'")
 
+    def __reduce__(self) -> str:
+        raise TypeError("a PkceChallenge is not pickled")
+
     @property
     def challenge(self) -> str:
         """`code_challenge`: the SHA-256 of the verifier, in base64url without padding (RFC 7636 section 4.2)."""

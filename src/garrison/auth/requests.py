@@ -2,8 +2,9 @@
 
 Rules of this file:
 - No request can be built without PKCE and without naming the resource that the token is for (RFC 8707): MCP demands
-  both.
+  both. A token exchange may name an audience in its place: it is for others than MCP servers too.
 - What is secret prints as a mask.
+- There is no implicit grant, and none by a person's password (RFC 9700 sections 2.1.2 and 2.4).
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ from .metadata import AuthorizationServerMetadata
 from .pkce import PkceChallenge
 from .urls import check_url
 
-__all__ = ["AuthorizationConfig", "AuthorizationRequest", "TokenRequest"]
+__all__ = ["GRANT_TYPES", "JWT_BEARER", "TOKEN_EXCHANGE", "AuthorizationConfig", "AuthorizationRequest", "TokenRequest"]
+
+JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+"""RFC 7523 section 2.1."""
+TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - the name of a grant
+"""RFC 8693 section 2.1."""
+GRANT_TYPES: Final = frozenset(
+    {"authorization_code", "refresh_token", "client_credentials", JWT_BEARER, TOKEN_EXCHANGE}
+)
+"""The grants there are here."""
 
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]++(?: [!#-\[\]-~]++)*+")
 _VISIBLE: Final = re.compile(r"[ -~]++")
@@ -67,6 +77,9 @@ class AuthorizationRequest:
         _check_scope(self.scope)
         _check_visible("state", self.state)
 
+    def __reduce__(self) -> str:
+        raise TypeError("an AuthorizationRequest is not pickled")
+
     def with_redirect_uri(self, uri: str) -> AuthorizationRequest:
         """The same, with the address of the answer."""
         return replace(self, redirect_uri=uri)
@@ -109,13 +122,16 @@ class AuthorizationRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """What is posted to a token endpoint (RFC 6749 sections 4.1.3, 4.4.2 and 6; RFC 8707 section 2).
+    """What is posted to a token endpoint (RFC 6749 sections 4.1.3, 4.4.2 and 6; RFC 8707 section 2), and to its peers.
 
-    Made by `authorization_code`, `refresh_token` or `client_credentials`.
+    Made by `authorization_code`, `refresh_token`, `client_credentials`, `jwt_bearer` or `token_exchange`; for a
+    revocation or introspection endpoint by `about_token`.
     """
 
     grant_type: str
-    resource: str
+    """Empty where the request is for no token."""
+    resource: str | None
+    """The identifier of the server that the token is for; None where an audience stands in its place, or no token."""
     parameters: Mapping[str, str] = field(repr=False)
     """All members of the form, secrets too."""
 
@@ -154,11 +170,64 @@ class TokenRequest:
         return cls._made("client_credentials", resource, client_id=client_id, scope=scope)
 
     @classmethod
-    def _made(cls, grant_type: str, resource: str, **given: str | None) -> TokenRequest:
-        check_url(resource, "resource")
+    def jwt_bearer(
+        cls, assertion: str, resource: str, *, client_id: str | None = None, scope: str | None = None
+    ) -> TokenRequest:
+        """A JWT that another party issued for a token (RFC 7523 section 2.1)."""
+        return cls._made(JWT_BEARER, resource, assertion=assertion, client_id=client_id, scope=scope)
+
+    @classmethod
+    def token_exchange(
+        cls,
+        subject_token: str,
+        subject_token_type: str,
+        *,
+        resource: str | None = None,
+        audience: str | None = None,
+        scope: str | None = None,
+        requested_token_type: str | None = None,
+    ) -> TokenRequest:
+        """A token for another one (RFC 8693 section 2.1).
+
+        Args:
+            subject_token, subject_token_type: what stands for whom the new token is about, and what it is.
+            resource, audience: who the new token is for, by URL or by name. One of them is needed, so that it is not
+                for everybody.
+            scope, requested_token_type: what it may be used for, and what it shall be.
+
+        Raises:
+            ValueError: a part is not of its form, or both `resource` and `audience` are missing.
+        """
+        if resource is None and audience is None:
+            raise ValueError("resource or audience is needed: a token is for somebody")
+        return cls._made(
+            TOKEN_EXCHANGE,
+            resource,
+            subject_token=subject_token,
+            subject_token_type=subject_token_type,
+            audience=audience,
+            requested_token_type=requested_token_type,
+            scope=scope,
+        )
+
+    @classmethod
+    def about_token(cls, token: str, *, hint: str | None = None) -> TokenRequest:
+        """What names a token at a revocation or introspection endpoint (RFC 7009 and RFC 7662, section 2.1 of each).
+
+        Args:
+            token: it.
+            hint: `access_token` or `refresh_token`.
+        """
+        _check_visible("token", token)
+        members = {"token": token} if hint is None else {"token": token, "token_type_hint": hint}
+        return cls("", None, MappingProxyType(members))
+
+    @classmethod
+    def _made(cls, grant_type: str, resource: str | None, **given: str | None) -> TokenRequest:
+        if resource is not None:
+            check_url(resource, "resource")
         _check_scope(given.get("scope"))
-        for name in ("code", "client_id", "refresh_token"):
-            value = given.get(name)
+        for name, value in given.items():
             if value is not None:
                 _check_visible(name, value)
         members = {"grant_type": grant_type, **given, "resource": resource}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..policy.transports import UnixSocketConfig, WebSocketConfig
     from ..server import Server
     from .plan import Network, Plan
+    from .protection import Protection
 
 __all__ = [
     "Finding",
@@ -126,6 +127,8 @@ class Report:
     """Why it would not start, in the words of `garrison run`."""
     server: dict[str, str] | None = None
     listener: Listener | None = None
+    protection: Protection | None = None
+    """What protects it, where something does and it is at work."""
     policy: list[Setting] = field(default_factory=list[Setting])
     relaxations: dict[str, str] = field(default_factory=dict[str, str])
     findings: list[Finding] = field(default_factory=list[Finding])
@@ -170,7 +173,7 @@ def _plain(value: object) -> object:
     return re.sub("//[^/@]*@", "//***@", value) if isinstance(value, str) else value
 
 
-def listener(plan: Plan) -> Listener:
+def listener(server: Server, plan: Plan) -> Listener:
     """The facts of the plan's listener."""
     network = plan.network
     public = cast("str", _plain(plan.policy.public_url)) or None
@@ -192,7 +195,11 @@ def listener(plan: Plan) -> Listener:
         )
     host = f"[{network.host}]" if ":" in network.host else network.host
     mutual = network.tls is not None and network.tls.client_ca is not None
-    if plan.token_from:
+    if server.auth is not None:
+        from .protection import takes
+
+        asked = takes(server.auth)
+    elif plan.token_from:
         asked = f"a token, given by {plan.token_from}"
     elif mutual:
         asked = "no token: every client must show a certificate"
@@ -285,6 +292,10 @@ def findings(server: Server, plan: Plan, *, token_shown: bool) -> list[Finding]:
         found.append(Finding("warning", "token_visible", text))
     if plan.network is not None:
         found += _network(server, plan, plan.network)
+        found += _protection(server, plan.network)
+    elif server.auth is not None:
+        text = "Server(auth=...) is at work on HTTP and WebSocket: here nobody shows a token"
+        found.append(Finding("note", "no_effect", text))
     if server.legacy != "off":
         text = f'handshake revisions are served (legacy="{server.legacy}"): "off" where every client knows 2026-07-28'
         found.append(Finding("note", "legacy", text))
@@ -348,7 +359,8 @@ def _network(server: Server, plan: Plan, network: Network) -> list[Finding]:
             "otherwise limits.message_rate counts its clients as one, or as whoever they say they are"
         )
         found.append(Finding("note", "trusted_proxy", text))
-    asks = bool(plan.token_from) or (network.tls is not None and network.tls.client_ca is not None)
+    protected = server.auth is not None
+    asks = protected or bool(plan.token_from) or (network.tls is not None and network.tls.client_ca is not None)
     if plan.policy.dangerously_allow_unauthenticated and asks:
         text = (
             "dangerously_allow_unauthenticated has no effect while a token or a certificate is asked for: take it out, "
@@ -365,3 +377,13 @@ def _network(server: Server, plan: Plan, network: Network) -> list[Finding]:
     if end is not None and (days := (end - datetime.now(UTC)).days) < _SOON:
         found.append(Finding("warning", "certificate", f"the certificate ends in {days} days"))
     return found
+
+
+def _protection(server: Server, network: Network) -> list[Finding]:
+    from .protection import doubts, protection
+
+    found = protection(server)
+    if found is None:
+        return []
+    token = bool(os.environ.get("GARRISON_TOKEN"))
+    return [Finding(*each) for each in doubts(found, network.path, token_in_environment=token)]

@@ -40,6 +40,10 @@ def demo(options: Namespace) -> int:
     Returns:
         0 when every row holds, 1 otherwise.
     """
+    if options.auth:
+        from .demo_auth import demo_auth
+
+        return demo_auth(options)
     logging.getLogger("garrison").addHandler(logging.NullHandler())  # refusals are what is wanted here
     began = time.monotonic()
     rows = asyncio.run(play(fast=options.fast))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .checkup import Listener, Setting
+    from .protection import Protection
 
 __all__ = ["doctor"]
 
@@ -58,7 +59,11 @@ def _report(options: Namespace) -> Report:
         report.refusal = str(exc)
         return report
     server.policy = plan.policy
-    report.listener = listener(plan)
+    report.listener = listener(server, plan)
+    if plan.network is not None:
+        from .protection import protection
+
+        report.protection = protection(server)
     report.policy = settings(plan)
     report.relaxations = dict(plan.policy.relaxations)
     report.findings = findings(server, plan, token_shown=options.token is not None)
@@ -73,6 +78,9 @@ def _show(report: Report) -> None:
     if report.listener is not None:
         for label, text in _facts(report.listener):
             print(f"{label:<13}{safe(text)}")
+        print()
+    if report.protection is not None:
+        table("Protection", ("setting", "value"), _protected(report.protection))
         print()
     if report.policy:
         rows = [[each.setting, _value(each), each.source, _MARKS[each.compared]] for each in report.policy]
@@ -117,6 +125,28 @@ def _facts(found: Listener) -> list[tuple[str, str]]:
     if found.public_url is not None:
         facts.append(("public URL", found.public_url))
     return facts
+
+
+def _protected(found: Protection) -> list[list[str]]:
+    """The lines about what protects the server."""
+    asked = {True: "yes", False: "no"}
+    every = found.hierarchy.items()
+    return [
+        ["resource", found.resource],
+        ["issuers", ", ".join(found.issuers) or "none"],
+        ["verifiers", ", ".join(found.verifiers) or "none"],
+        ["certificates", asked[found.certificates]],
+        ["metadata", found.metadata_url or "none"],
+        ["scopes", " ".join(found.scopes) or "none"],
+        ["scopes_supported", " ".join(found.scopes_supported) or "none"],
+        ["hierarchy", ", ".join(f"{scope}: {' '.join(within)}" for scope, within in every) or "none"],
+        ["dpop", found.dpop + (", with nonces" if found.dpop_nonce else "")],
+        ["recheck", f"{found.recheck:g} s"],
+        ["revoked", "asked" if found.revoked else "not asked"],
+        ["exchange", asked[found.exchange]],
+        ["failures_per_minute", str(found.failures_per_minute)],
+        ["without a rule", "the server's own" if found.default_rule else "offered to nobody"],
+    ]
 
 
 def _value(found: Setting) -> str:

@@ -1,12 +1,12 @@
 """How a command that talks to a server ends: exit statuses, and one line that says what to do.
 
     0    done
-    1    the tool answered that it failed (`isError`)
+    1    the tool answered that it failed (`isError`); in `logout`, the tokens were deleted and not revoked
     2    the command was used wrongly
     3    no connection: it could not be made, or it was lost
     4    the server answered with a protocol error, or broke the protocol
     5    no answer in time
-    6    authentication is required
+    6    authentication is required, or no token could be had
     130  interrupted
 
 The numbers are an interface: they do not change.
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import (
     AuthenticationRequired,
+    AuthorizationFailed,
     ClientError,
     ConfigurationError,
     ConnectionFailed,
@@ -33,10 +34,22 @@ from .style import emit_json, safe
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["AUTHENTICATION", "NO_CONNECTION", "OK", "PROTOCOL", "TIMED_OUT", "TOOL_FAILED", "USAGE", "report"]
+__all__ = [
+    "AUTHENTICATION",
+    "NOT_REVOKED",
+    "NO_CONNECTION",
+    "OK",
+    "PROTOCOL",
+    "TIMED_OUT",
+    "TOOL_FAILED",
+    "USAGE",
+    "quiet",
+    "report",
+]
 
 OK: Final = 0
 TOOL_FAILED: Final = 1
+NOT_REVOKED: Final = 1
 USAGE: Final = 2
 NO_CONNECTION: Final = 3
 PROTOCOL: Final = 4
@@ -46,6 +59,7 @@ AUTHENTICATION: Final = 6
 _STATUSES: Final[tuple[tuple[type[GarrisonError], int], ...]] = (
     (ConfigurationError, USAGE),
     (AuthenticationRequired, AUTHENTICATION),
+    (AuthorizationFailed, AUTHENTICATION),
     (RequestTimeout, TIMED_OUT),
     (HttpError, NO_CONNECTION),
     (ConnectionFailed, NO_CONNECTION),
@@ -55,16 +69,25 @@ _STATUSES: Final[tuple[tuple[type[GarrisonError], int], ...]] = (
 """The first class that fits decides."""
 
 
-def _authentication(error: GarrisonError) -> str:
-    refused = isinstance(error, AuthenticationRequired) and error.status == 403
-    if refused:
+def _no_connection(error: GarrisonError, target: str) -> str:
+    return "is the server running, and is the URL or command right?"
+
+
+def _timed_out(error: GarrisonError, target: str) -> str:
+    return "allow more with --timeout SECONDS"
+
+
+def _authentication(error: GarrisonError, target: str) -> str:
+    if not isinstance(error, AuthenticationRequired):
+        return ""  # it says itself what to do
+    if error.status == 403:
         return "the token does not allow this (or this program's Host or Origin is not on the server's list)"
-    return "pass the server's token with --token, or set GARRISON_TOKEN"
+    return f"sign in with `garrison login {target or 'URL'}`, or pass the server's token with --token or GARRISON_TOKEN"
 
 
-_ADVICE: Final[dict[int, Callable[[GarrisonError], str]]] = {
-    NO_CONNECTION: lambda error: "is the server running, and is the URL or command right?",
-    TIMED_OUT: lambda error: "allow more with --timeout SECONDS",
+_ADVICE: Final[dict[int, Callable[[GarrisonError, str], str]]] = {
+    NO_CONNECTION: _no_connection,
+    TIMED_OUT: _timed_out,
     AUTHENTICATION: _authentication,
 }
 
@@ -77,11 +100,24 @@ _OPTIONS: Final = (
     ("TlsClientConfig.certificate", "--cert"),
     ("TlsClientConfig.key", "--key"),
     ("SecurityPolicy.allow_insecure_http_hosts", "--allow-insecure-http HOST=REASON"),
-)
+    ("set client_id; or let it register itself with allow_dynamic_registration=True",
+     "give --client-id; or let it register itself with --allow-dynamic-registration"),
+    ("set client_id", "give --client-id"),
+    ("set issuer= to", "sign in anew with --issuer of"),
+    ("set browser=headless", "give --headless"),
+    ("OAuth.client_metadata_url", "--client-metadata-url"),
+    ("OAuth.redirect_uri", "--redirect-uri"),
+    ("OAuth.account", "--account"),
+    ("OAuth.scopes", "--scope"),
+    ("OAuth.issuer", "--issuer"),
+    ("SafeFetch.private_hosts", "--private-host HOST"),
+    ("(issuer)", "(--issuer)"),
+    ("(timeout)", "(--timeout)"),
+)  # fmt: skip
 """What an error names in Python, and what it is called here."""
 
 
-def _worded(error: GarrisonError, status: int) -> str:
+def _worded(error: GarrisonError, status: int, target: str) -> str:
     """The error's text for the command line, with advice where it names no option itself."""
     text = str(error)
     if isinstance(error, RequestTimeout):  # its own words name a parameter, not an option
@@ -89,16 +125,25 @@ def _worded(error: GarrisonError, status: int) -> str:
     for name, option in _OPTIONS:
         if name in text:
             return text.replace(name, option)
-    return f"{text}; {_ADVICE[status](error)}" if status in _ADVICE else text
+    advice = _ADVICE[status](error, target) if status in _ADVICE else ""
+    return f"{text}; {advice}" if advice else text
 
 
-def report(error: GarrisonError, *, as_json: bool, log: str = "") -> int:
+def quiet() -> None:
+    """Leave out the log of security events on standard error: what they refuse ends the command, which says so."""
+    import logging
+
+    logging.getLogger("garrison.security").addHandler(logging.NullHandler())
+
+
+def report(error: GarrisonError, *, as_json: bool, log: str = "", target: str = "") -> int:
     """Say how it failed: one line on standard error, or an object on standard output.
 
     Args:
         error: what ended the command.
         as_json: print the object.
         log: the end of what a started server wrote on standard error; shown when there was no connection.
+        target: the server's URL, for advice.
 
     Returns:
         The exit status.
@@ -114,5 +159,5 @@ def report(error: GarrisonError, *, as_json: bool, log: str = "") -> int:
         return status
     if log and status == NO_CONNECTION:
         print(safe(log).rstrip(), file=sys.stderr)
-    print(f"garrison: {safe(' '.join(_worded(error, status).split()))}", file=sys.stderr)
+    print(f"garrison: {safe(' '.join(_worded(error, status, target).split()))}", file=sys.stderr)
     return status

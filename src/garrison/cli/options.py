@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
 __all__ = ["COMMANDS", "Command", "parser_for", "usage"]
 
 
@@ -67,7 +68,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
 
 def _doctor(parser: argparse.ArgumentParser) -> None:
     _run(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON: on one line, or indented on a terminal")
+    parser.add_argument("--json", action="store_true", help=_JSON)
 
 
 def _reach(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +82,7 @@ def _reach(parser: argparse.ArgumentParser) -> None:
 
 def _talk(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("connection")
-    group.add_argument("--token", metavar="TOKEN", help="the bearer token (default: GARRISON_TOKEN)")
+    group.add_argument("--token", metavar="TOKEN", help="the bearer token (default: GARRISON_TOKEN, else your sign-in)")
     group.add_argument(
         "--header", metavar="'NAME: VALUE'", action="append", default=[], help="a further HTTP header; may be repeated"
     )
@@ -117,8 +118,16 @@ def _talk(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="talk to this host without TLS, and say why; may be repeated",
     )
+    _kept(parser)
     group = parser.add_argument_group("output")
-    group.add_argument("--json", action="store_true", help="print JSON: on one line, or indented on a terminal")
+    group.add_argument("--json", action="store_true", help=_JSON)
+
+
+def _kept(parser: argparse.ArgumentParser, *, account: bool = True) -> None:
+    group = parser.add_argument_group("sign-ins", "What `garrison login` keeps.")
+    if account:
+        group.add_argument("--account", metavar="NAME", help="which of your accounts at the server (default: default)")
+    group.add_argument("--store", choices=("keyring", "file"), help="where (default: GARRISON_STORE, or what there is)")
 
 
 def _seconds(text: str) -> float:
@@ -164,7 +173,72 @@ def _prompt(parser: argparse.ArgumentParser) -> None:
     _talk(parser)
 
 
+def _login(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", metavar="URL", help="the MCP server: https, or http on loopback; or wss, ws")
+    group = parser.add_argument_group("the client", "As whom this program is known to the authorization server.")
+    group.add_argument("--client-id", metavar="ID", help="the id under which it is registered there")
+    group.add_argument(
+        "--ask-client-secret",
+        action="store_true",
+        help="its secret, where it has one, is asked for; or set GARRISON_CLIENT_SECRET",
+    )
+    group.add_argument("--client-metadata-url", metavar="URL", help="the https URL of a document about it: its id")
+    group.add_argument("--redirect-uri", metavar="URI", help="the registered address of the answer, on loopback")
+    group.add_argument(
+        "--allow-dynamic-registration", action="store_true", help="let it register itself, which MCP deprecates"
+    )
+    group = parser.add_argument_group("the sign-in")
+    group.add_argument("--scope", metavar="S", action="append", help="ask for this scope; may be repeated")
+    group.add_argument("--issuer", metavar="URL", help="the one authorization server to use")
+    group.add_argument("--headless", action="store_true", help="print the page's address, and read that of its end")
+    group.add_argument(
+        "--timeout", metavar="SECONDS", type=_patience, default=300.0, help="how long you have (default: 300)"
+    )
+    _kept(parser)
+    _authority(parser)
+    parser.add_argument("--json", action="store_true", help=_JSON)
+
+
+def _logout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", metavar="URL", help="the MCP server")
+    _kept(parser)
+    _authority(parser, hosts=False)
+    parser.add_argument("--json", action="store_true", help=_JSON)
+
+
+def _whoami(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", metavar="URL", nargs="?", help="the MCP server (default: all)")
+    _kept(parser, account=False)
+    parser.add_argument("--json", action="store_true", help=_JSON)
+
+
+def _authority(parser: argparse.ArgumentParser, *, hosts: bool = True) -> None:
+    group = parser.add_argument_group("connection")
+    if hosts:
+        group.add_argument(
+            "--private-host",
+            metavar="HOST[:PORT]",
+            action="append",
+            default=[],
+            help="an authorization server that is not on the public Internet; may be repeated",
+        )
+    group.add_argument("--ca", metavar="FILE", help="the roots to believe (PEM), in place of the platform's")
+
+
+def _patience(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError("must be above 0 and at most 3600")
+    return value
+
+
+_JSON: Final = "print JSON: on one line, or indented on a terminal"
+
+
 def _demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--auth", action="store_true", help="sign in at a protected server, then attack what OAuth is for"
+    )
     parser.add_argument("--fast", action="store_true", help="fewer steps of progress, and no large messages")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
 
@@ -173,6 +247,7 @@ _STATUSES: Final = (
     "Exit status: 0 done, 1 the tool failed, 2 wrong usage, 3 no connection, 4 protocol error, 5 timed out, "
     "6 authentication required, 130 interrupted."
 )
+_SIGN_IN: Final = "Exit status: 0 done, 2 wrong usage, 3 no connection, 5 timed out, 6 no token could be had."
 
 COMMANDS: Final[dict[str, Command]] = {
     "run": Command("serve what a Python file defines", ".run", "run", _run),
@@ -188,6 +263,15 @@ COMMANDS: Final[dict[str, Command]] = {
     "read": Command("read a resource", ".talk", "read", _read, True, _STATUSES),
     "prompt": Command("get a prompt", ".talk", "prompt", _prompt, True, _STATUSES),
     "discover": Command("show what a server is and offers", ".talk", "discover", _list, True, _STATUSES),
+    "login": Command("sign in to a server that wants it", ".login", "login", _login, epilog=_SIGN_IN),
+    "logout": Command(
+        "revoke and delete the tokens of a sign-in",
+        ".login",
+        "logout",
+        _logout,
+        epilog="Exit status: 0 done, 1 deleted and not revoked, 2 wrong usage, 6 there is no such sign-in.",
+    ),
+    "whoami": Command("show the sign-ins that are kept", ".login", "whoami", _whoami),
     "demo": Command("talk to a real server, then attack it, and show every answer", ".demo", "demo", _demo),
 }
 """Every command, in the order of the help."""

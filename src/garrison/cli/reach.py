@@ -17,30 +17,43 @@ from ..client import Client
 from ..errors import ConfigurationError
 from ..policy import SecurityPolicy
 from .ask import Asker
+from .style import safe
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
 
+    from ..auth.client.settings import AuthSettings
     from ..policy.tls import TlsClientConfig
     from ..policy.transports import HttpTransportConfig
     from ..protocol.types import ElicitFormParams, ElicitUrlParams
 
     ElicitParams = ElicitFormParams | ElicitUrlParams
 
-__all__ = ["Reached", "client_for"]
+__all__ = ["Reached", "client_for", "sign_in_for"]
 
 _KEPT: Final = 16 * 1024
-_FOR_URLS: Final = ("token", "header", "ca", "cert", "key", "pin", "unix_socket", "allow_insecure_http")
+_FOR_URLS: Final = (
+    "token",
+    "header",
+    "ca",
+    "cert",
+    "key",
+    "pin",
+    "unix_socket",
+    "allow_insecure_http",
+    "account",
+    "store",
+)
 
 
 class Reached:
     """A client that is not connected yet, and what its server says beside the protocol."""
 
-    def __init__(self, options: Namespace) -> None:
+    def __init__(self, options: Namespace, auth: AuthSettings | None = None) -> None:
         self._verbose: bool = options.verbose
         self._said = b""
-        self.client = client_for(options, Asker(yes=getattr(options, "yes", False)), self._hear)
+        self.client = client_for(options, Asker(yes=getattr(options, "yes", False)), self._hear, auth)
 
     @property
     def log(self) -> str:
@@ -55,8 +68,47 @@ class Reached:
             self._said = (self._said + data)[-_KEPT:]
 
 
-def client_for(options: Namespace, ask: Asker, hear: Callable[[bytes], None]) -> Client:
+def sign_in_for(options: Namespace) -> AuthSettings | None:
+    """How a client uses the sign-in that is kept for the target; None where there is none, or another credential was
+    given.
+
+    Raises:
+        AuthorizationFailed: the credential store cannot be used.
+        ConfigurationError: what the environment says of it is wrong.
+    """
+    named = (header.partition(":")[0].strip().lower() for header in options.header)
+    if _token(options) is not None or options.unix_socket is not None or "authorization" in named:
+        return None
+    from ..auth.store import StoreError
+    from ..errors import AuthorizationFailed
+    from .failures import quiet
+    from .signins import find, used_again
+
+    try:
+        found = find(options.target, options.account, options.store)
+        if found is None:
+            return None
+        quiet()
+        # Whom to believe is what the client believes of the server, as it does without this.
+        return used_again(found, options.target, notice=lambda text: print(safe(text), file=sys.stderr))
+    except StoreError as exc:
+        raise AuthorizationFailed(f"the credential store: {exc}") from exc
+
+
+def _token(options: Namespace) -> str | None:
+    return options.token or os.environ.get("GARRISON_TOKEN") or None
+
+
+def client_for(
+    options: Namespace, ask: Asker, hear: Callable[[bytes], None], auth: AuthSettings | None = None
+) -> Client:
     """The client that the options describe.
+
+    Args:
+        options: those of the command.
+        ask: answers the server's questions.
+        hear: gets what a started server writes on standard error.
+        auth: of `sign_in_for`, once the server has asked.
 
     Raises:
         ConfigurationError: the target or an option is not what it should be.
@@ -77,13 +129,14 @@ def client_for(options: Namespace, ask: Asker, hear: Callable[[bytes], None]) ->
         return Client(target, era=options.era, timeout=options.timeout, on_elicit=ask)
     return Client(
         target if options.unix_socket is None else _by_socket(target, options.unix_socket),
-        token=options.token or os.environ.get("GARRISON_TOKEN") or None,
+        token=_token(options),
         headers=dict(map(_header, options.header)) or None,
         tls=_tls(options),
         policy=_policy(options),
         era=options.era,
         timeout=options.timeout,
         on_elicit=ask,
+        auth=auth,
     )
 
 

@@ -86,7 +86,7 @@ def _serve(server: Server, plan: Plan) -> None:
 
 
 def _announce_http(serving: HttpServing, network: Network) -> None:
-    """Say where the server is; and the token, if it was made here, this once."""
+    """Say where the server is, and whom it believes; and the token, if it was made here, this once."""
     from .style import bold, dim
 
     urls = [serving.url] if serving.http else []
@@ -94,7 +94,11 @@ def _announce_http(serving: HttpServing, network: Network) -> None:
         urls.append(serving.websocket_url)
     where = " and ".join(bold(url, sys.stderr) for url in urls)
     lines = [where if serving.unix is None else f"{where} on the Unix socket {bold(serving.unix.path, sys.stderr)}"]
-    if serving.token_is_new:
+    if serving.server.auth is not None:
+        from .protection import takes
+
+        lines.append(f"it takes {takes(serving.server.auth)}")
+    elif serving.token_is_new:
         note = dim("(made for this run; set GARRISON_TOKEN to choose one)", sys.stderr)
         lines.append(f"token: {bold(serving.token or '', sys.stderr)}  {note}")
     elif serving.token is None and network.tls is not None and network.tls.client_ca is not None:

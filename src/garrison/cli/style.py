@@ -110,6 +110,8 @@ def _boxed(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -
 _STYLES: Final = {
     "ok": "green",
     "NO": "bold red",
+    "refused": "green",
+    "PASSED": "bold red",
     "default": "dim",
     "tighter": "green",
     "looser": "yellow",

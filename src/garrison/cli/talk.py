@@ -3,6 +3,8 @@
 Rules of this file:
 - A command connects, asks, prints and ends. Results go to standard output; everything else to standard error.
 - With `--json` the result is printed as it is named on the wire.
+- A sign-in that is kept is looked for when the server asks for one: no keyring is opened for servers that do not. The
+  command then begins anew; what a server refused it has not done.
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ import sys
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, cast
 
-from ..errors import ConfigurationError, GarrisonError
+from ..errors import AuthenticationRequired, ConfigurationError, GarrisonError
 from ..protocol import types as t
 from .failures import OK, TOOL_FAILED, report
 from .progress import Progress
-from .reach import Reached
+from .reach import Reached, sign_in_for
 from .show import show_contents, show_discovery, show_lists, show_prompt, show_result
 from .style import emit_json
 from .values import json_object, pairs, typed
@@ -33,7 +35,7 @@ __all__ = ["call", "discover", "list_", "prompt", "read"]
 def _perform(options: Namespace, command: Callable[[Client, Namespace], Awaitable[int]]) -> int:
     """Connect, run one command, and turn whatever ends it into an exit status."""
 
-    async def main() -> int:
+    async def main(reached: Reached) -> int:
         async with reached.client as client:
             return await command(client, options)
 
@@ -41,15 +43,20 @@ def _perform(options: Namespace, command: Callable[[Client, Namespace], Awaitabl
     if isinstance(output, TextIOWrapper):
         # A server's text may have characters that the encoding of the output has not.
         cast("TextIOWrapper", output).reconfigure(errors="backslashreplace")
-    log = ""
+    reached: Reached | None = None
     try:
         reached = Reached(options)
         try:
-            return asyncio.run(main())
-        finally:
-            log = reached.log
+            return asyncio.run(main(reached))
+        except AuthenticationRequired as exc:
+            auth = sign_in_for(options) if exc.status == 401 else None
+            if auth is None:
+                raise
+        reached = Reached(options, auth)
+        return asyncio.run(main(reached))
     except GarrisonError as exc:
-        return report(exc, as_json=options.json, log=log)
+        log = "" if reached is None else reached.log
+        return report(exc, as_json=options.json, log=log, target=options.target)
 
 
 def discover(options: Namespace) -> int:
@@ -136,6 +143,8 @@ async def _arguments(client: Client, options: Namespace) -> dict[str, object]:
         if tool.name == options.name:
             return given | typed(words, tool.input_schema)
         names.append(tool.name)
+    if client.whoami is not None:  # what is not listed may be there for further scopes: the server says so
+        return given | typed(words, {})
     raise ConfigurationError(f"the server lists no tool {options.name!r}{_near(options.name, names)}")
 
 

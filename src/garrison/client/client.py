@@ -26,12 +26,14 @@ from .conversation import Answered, Conversation
 from .handlers import Answers
 from .negotiation import allowed_versions
 from .subscriptions import Subscription
-from .targets import Reach, settle, transport_for
+from .targets import Reach, authorizer_for, settle, transport_for
 
 if TYPE_CHECKING:
     import os
     import ssl
 
+    from ..auth.client.held import SignedIn
+    from ..auth.client.settings import AuthSettings
     from ..policy.tls import TlsClientConfig
     from ..protocol.envelope import Notification
     from .handlers import ElicitHandler, RootsHandler, SampleHandler
@@ -79,12 +81,15 @@ class Client:
         proxy: `http://host:port` of an HTTP proxy for https.
         tls: a `TlsClientConfig`, or an `ssl.SSLContext`, in place of the platform's trust store.
         challenge: is asked for a new Authorization value when the server answers 401 or 403.
+        auth: how to get tokens, in place of `token` and `challenge`: `OAuth`, `ClientCredentials`, `WorkloadIdentity`
+            or `EnterpriseAuthorization`. For https and wss. What it fetches does not go through `proxy`.
         env, cwd: environment variables and directory of a local server. It inherits PATH, HOME and the like only.
         on_stderr: gets what a local server writes on standard error.
 
     Raises:
         ConfigurationError: an argument is wrong.
         ConnectionFailed: (on entering) the server cannot be reached, or speaks no common revision.
+        AuthorizationFailed: (on entering, and of any request) `auth` got no token, and why.
     """
 
     def __init__(
@@ -110,6 +115,7 @@ class Client:
         proxy: str | None = None,
         tls: ssl.SSLContext | TlsClientConfig | None = None,
         challenge: Challenge | None = None,
+        auth: AuthSettings | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
         on_stderr: Callable[[bytes], None] | None = None,
@@ -117,6 +123,7 @@ class Client:
         if version is None:
             from .. import __version__ as version
         target, policy = settle(target, policy or SecurityPolicy())
+        self._authorizer = authorizer_for(target, auth, token=token, challenge=challenge, tls=tls)
         reach = Reach(
             policy=policy,
             token=token,
@@ -124,6 +131,7 @@ class Client:
             proxy=proxy,
             tls=tls,
             challenge=challenge,
+            auth=self._authorizer,
             env=env,
             cwd=cwd,
             on_stderr=on_stderr,
@@ -163,8 +171,26 @@ class Client:
 
     async def aclose(self) -> None:
         """Ends the connection and a local server. May be called twice, from any task; requests under way end with
-        `ConnectionLost`."""
+        `ConnectionLost`, and so does a sign-in."""
+        if self._authorizer is not None:
+            await self._authorizer.aclose()
         await self._conversation.aclose()
+
+    @property
+    def whoami(self) -> SignedIn | None:
+        """Who this client is to the server by `auth=`; None before there is a token. It holds no token."""
+        return None if self._authorizer is None else self._authorizer.whoami
+
+    async def sign_out(self) -> bool:
+        """Forgets the token of `auth=`, here and in its store, and has it revoked (RFC 7009).
+
+        Returns:
+            False where its authorization server did not revoke it, so that it ends by itself.
+
+        Raises:
+            AuthorizationFailed: the store cannot be used.
+        """
+        return True if self._authorizer is None else await self._authorizer.sign_out()
 
     # What is known of the server.
 

@@ -129,27 +129,36 @@ class Answers:
             raise
         return {key: answer for (key, _, _), answer in zip(questions, answers, strict=True)}
 
-    async def one(self, method: str, params: object) -> dict[str, object]:
+    async def one(self, method: str, params: object, version: str = _URL_MODE_SINCE) -> dict[str, object]:
         """Answers one question.
+
+        Args:
+            method, params: the question.
+            version: the revision it came in, which says what was declared.
 
         Raises:
             InputDeclined: there is no handler for it, or the handler took longer than `Timeouts.ask`.
-            ProtocolViolation: the question is not what the protocol allows.
+            ProtocolViolation: the question is not what the protocol allows, or needs what was not declared.
             ConfigurationError: the handler's answer is not one.
         """
         try:
             async with asyncio.timeout(self._patience):
-                return await self._one(method, params)
+                return await self._one(method, params, version)
         except TimeoutError:
             raise InputDeclined(f"{method} was not answered within {self._patience:g} s") from None
 
-    async def _one(self, method: str, params: object) -> dict[str, object]:
+    async def _one(self, method: str, params: object, version: str) -> dict[str, object]:
         if method == "elicitation/create" and self._elicit is not None:
             question = _read(method, params, t.ElicitParams)
             form = cast("t.ElicitFormParams | t.ElicitUrlParams", question)
+            if isinstance(form, t.ElicitUrlParams) and version < _URL_MODE_SINCE:
+                raise ProtocolViolation(f"{method}: elicitation.url was not declared")
             return _answer(method, await _value(self._elicit(form)))
         if method == "sampling/createMessage" and self._sample is not None:
-            return _answer(method, await _value(self._sample(_read(method, params, t.CreateMessageParams))))
+            wanted = _read(method, params, t.CreateMessageParams)
+            if wanted.tools is not None or wanted.tool_choice is not None:
+                raise ProtocolViolation(f"{method}: sampling.tools was not declared")
+            return _answer(method, await _value(self._sample(wanted)))
         if method == "roots/list" and self._roots is not None:
             roots = cast("Roots", await _value(self._roots())) if callable(self._roots) else self._roots
             return _answer(method, t.ListRootsResult(roots=[_root(root) for root in roots]))

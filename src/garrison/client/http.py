@@ -4,6 +4,8 @@ Rules of this file:
 - A request whose connection is free is written at once, by plain calls. Everything rare (connecting, redirects, a
   challenge, a stream to be taken up again) is a task of this transport and ends with it.
 - Headers never leave the configured origin: redirects are followed once, with 307 or 308, within the same origin.
+- With `auth=` the header lines that authorize a request are made for it, after its head, and never kept: where a token
+  may go, and which one, is the `Authorizer`'s to say. A call's clock stands still while it asks for a token.
 - A request is sent twice only if the server cannot have carried it out, or if doing it twice changes nothing. One that
   was refused with 429 or 503 and a short `Retry-After` was not carried out: it is sent again when the server says.
 - Sessions, the stream of GET and resumption exist only after a handshake.
@@ -37,6 +39,7 @@ from .outbound import allow_plain, request_headers
 if TYPE_CHECKING:
     import ssl
 
+    from ..auth.client.session import Authorizer
     from ..policy import Limits, Timeouts
     from ..policy.tls import TlsClientConfig
     from ..policy.transports import UnixSocketConfig
@@ -60,6 +63,8 @@ _HEARD: Final = 0.5
 _MOST_RESUMES: Final = 10
 """Times in a row that a stream is taken up again and brings nothing."""
 _MOST_CHALLENGES: Final = 3
+_MOST_ROUNDS: Final = 8
+"""Times that a request is sent again for `auth=`, whose own counts end before this one does."""
 _MOST_WAITS: Final = 3
 """Times that a request is sent again because the server asked for patience."""
 _LONGEST_WAIT: Final = 5
@@ -87,6 +92,7 @@ class HttpSettings:
         proxy: see `Pool`.
         tls: see `Pool`.
         challenge: asked for a token when the server refuses.
+        auth: gets tokens by itself, in place of `token` and `challenge`.
         insecure_hosts: host -> why it may be spoken to without TLS off loopback.
         unix_socket: see `Pool`; plain http is in order there, whatever the host.
 
@@ -106,6 +112,7 @@ class HttpSettings:
         proxy: str | None = None,
         tls: TlsClientConfig | ssl.SSLContext | None = None,
         challenge: Challenge | None = None,
+        auth: Authorizer | None = None,
         insecure_hosts: Mapping[str, str] | None = None,
         unix_socket: UnixSocketConfig | None = None,
     ) -> None:
@@ -113,22 +120,37 @@ class HttpSettings:
             self.endpoint = parse_endpoint(url)
         except UrlError as exc:
             raise ConfigurationError(f"the URL of the server: {exc}") from None
+        self._url = self.endpoint.origin + self.endpoint.target
         if unix_socket is None:
             allow_plain(self.endpoint, insecure_hosts or {})
         added = request_headers(headers, token, reserved=_SAID_HERE)
         self.limits = limits
         self.timeouts = timeouts
         self.challenge = challenge
+        self.auth = auth
         self.authorization = f"Bearer {token}" if token is not None else None
         self._fixed = "".join(f"{name}: {value}\r\n" for name, value in added if name != "Authorization")
         self.pool = Pool(self.endpoint, limits=limits, timeouts=timeouts, proxy=proxy, tls=tls, unix_socket=unix_socket)
 
     def head(self, verb: str, extra: str, endpoint: Endpoint | None = None) -> bytes:
         """A request head without its last line break; `extra` is header lines."""
+        return self.opening(verb, self.credential(verb, endpoint) + extra, endpoint)
+
+    def opening(self, verb: str, extra: str, endpoint: Endpoint | None = None) -> bytes:
+        """The same without what authorizes the request."""
         target = (endpoint or self.endpoint).target
-        authorization = f"Authorization: {self.authorization}\r\n" if self.authorization is not None else ""
         first = f"{verb} {target} HTTP/1.1\r\nHost: {self.endpoint.authority}\r\nAccept-Encoding: identity\r\n"
-        return f"{first}{authorization}{self._fixed}{extra}".encode("ascii")
+        return f"{first}{self._fixed}{extra}".encode("ascii")
+
+    def credential(self, verb: str, endpoint: Endpoint | None = None) -> str:
+        """The header lines that authorize one request."""
+        if self.auth is not None:
+            return self.auth.lines(verb, self.url(endpoint))
+        return f"Authorization: {self.authorization}\r\n" if self.authorization is not None else ""
+
+    def url(self, endpoint: Endpoint | None = None) -> str:
+        """The address of a request."""
+        return self._url if endpoint is None else endpoint.origin + endpoint.target
 
     def same_origin(self, reference: str) -> Endpoint | None:
         """The endpoint that a server's reference names, or None when it is another origin's or no URL."""
@@ -146,13 +168,39 @@ class HttpSettings:
                 return connection
 
     async def exchange(self, verb: str, extra: str, body: bytes = b"", endpoint: Endpoint | None = None) -> Body:
-        """One request whose whole response is awaited, within `Timeouts.request`."""
+        """One request whose whole response is awaited, within `Timeouts.request`.
+
+        A token that has ended is renewed for it; nobody is asked to sign in for it.
+        """
+        auth = self.auth
+        if auth is not None and auth.due:
+            await auth.prepare()
+        rounds = 0
+        while True:
+            sent = self.credential(verb, endpoint)
+            response = await self._exchange(verb, sent + extra, body, endpoint)
+            rounds += 1
+            if not await self.renewed(rounds, response.status, response.headers, sent, endpoint):
+                return response
+
+    async def renewed(
+        self, rounds: int, status: int, headers: Mapping[str, str], sent: str, endpoint: Endpoint | None = None
+    ) -> bool:
+        """Whether a request that nobody waits for is to be sent again, with another token, after this many answers."""
+        if self.auth is None or rounds > _MOST_ROUNDS:
+            return False
+        url = self.url(endpoint)
+        self.auth.heard(status, headers)
+        return await self.auth.challenged(status, headers, url=url, sent=sent, person=False)
+
+    async def _exchange(self, verb: str, extra: str, body: bytes, endpoint: Endpoint | None) -> Body:
         response = Body(self.limits.message_bytes)
         length = f"Content-Length: {len(body)}\r\n" if body or verb == "POST" else ""
         connection: Connection | None = None
         try:
             async with asyncio.timeout(self.timeouts.request):
-                connection = await self.write(self.head(verb, extra + length + "\r\n", endpoint) + body, response)
+                head = self.opening(verb, extra + length + "\r\n", endpoint)
+                connection = await self.write(head + body, response)
                 await response.ended
         except TimeoutError:
             raise ConnectionLost(f"{verb} was not answered within {self.timeouts.request:g} s") from None
@@ -195,12 +243,14 @@ class StreamableHttp:
         if call.method == "initialize":
             self.session = None
             self._heads.clear()
-        response = PostResponse(call, self._receiver, self.settings.limits.message_bytes, self._again)
+        auth = self.settings.auth
+        heard = None if auth is None else self._heard_of
+        response = PostResponse(call, self._receiver, self.settings.limits.message_bytes, self._again, heard)
         call.handle = response
-        connection = None if call.stream else self.settings.pool.idle()
+        connection = None if call.stream or (auth is not None and auth.due) else self.settings.pool.idle()
         if connection is not None:
             response.connection = connection
-            if connection.send(self._request(call), response):
+            if connection.send(self._request(call, response), response):
                 return None
         return self._send(call, response)
 
@@ -249,7 +299,8 @@ class StreamableHttp:
 
     # Requests.
 
-    def _request(self, call: Call, endpoint: Endpoint | None = None) -> bytes:
+    def _request(self, call: Call, response: PostResponse) -> bytes:
+        endpoint = response.target
         head = self._heads.get(call.method) if endpoint is None else None
         if head is None:
             extra = "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
@@ -257,14 +308,19 @@ class StreamableHttp:
                 extra += self._state()
             if self._modern:
                 extra += f"Mcp-Method: {encode_value(call.method)}\r\n"
-            head = self.settings.head("POST", extra + "Content-Length: ", endpoint)
+            make = self.settings.head if self.settings.auth is None else self.settings.opening
+            head = make("POST", extra + "Content-Length: ", endpoint)
             if endpoint is None:
                 self._heads[call.method] = head
-        if not self._modern or (call.name is None and not call.headers):
+        if self.settings.auth is not None:
+            response.sent = self.settings.credential("POST", endpoint)
+        lines = response.sent
+        if self._modern and (call.name is not None or call.headers):
+            lines += "".join(f"{name}: {value}\r\n" for name, value in call.headers)
+            if call.name is not None:
+                lines += f"Mcp-Name: {encode_value(call.name)}\r\n"
+        if not lines:
             return b"%b%d\r\n\r\n%b" % (head, len(call.body), call.body)
-        lines = "".join(f"{name}: {value}\r\n" for name, value in call.headers)
-        if call.name is not None:
-            lines += f"Mcp-Name: {encode_value(call.name)}\r\n"
         return b"%b%d\r\n%b\r\n%b" % (head, len(call.body), lines.encode("ascii"), call.body)
 
     def _state(self) -> str:
@@ -276,14 +332,17 @@ class StreamableHttp:
             lines += f"Mcp-Session-Id: {self.session}\r\n"
         return lines
 
-    async def _send(self, call: Call, response: PostResponse, endpoint: Endpoint | None = None) -> None:
+    async def _send(self, call: Call, response: PostResponse) -> None:
+        auth = self.settings.auth
         while True:
+            if auth is not None and auth.due:
+                await auth.prepare()
             connection = await self.settings.pool.connection(extra=call.stream)
             if call.future.done():
                 self.settings.pool.release(connection)
                 return
             response.restart(connection)
-            if connection.send(self._request(call, endpoint), response):
+            if connection.send(self._request(call, response), response):
                 return
 
     async def _post(self, message: bytes) -> None:
@@ -307,11 +366,14 @@ class StreamableHttp:
             endpoint = self.settings.same_origin(response.headers.get("location", ""))
             if endpoint is None or response.tries:
                 return False
-            return self._go_on(response, self._send(call, response, endpoint))
-        if error is None and status in (401, 403) and self.settings.challenge is not None:
-            if response.tries >= _MOST_CHALLENGES:
-                return False
-            return self._go_on(response, self._challenged(call, response, status, response.headers))
+            response.target = endpoint
+            return self._go_on(response, self._send(call, response))
+        if error is None and status in (401, 403):
+            if self.settings.auth is not None and response.tries < _MOST_ROUNDS:
+                return self._go_on(response, self._authorized(call, response, self.settings.auth))
+            if self.settings.challenge is not None and response.tries < _MOST_CHALLENGES:
+                return self._go_on(response, self._challenged(call, response, status, response.headers))
+            return False
         wait = _patience(status, response.headers) if error is None else None
         if wait is not None:
             if response.tries >= _MOST_WAITS or asyncio.get_running_loop().time() + wait >= call.deadline:
@@ -344,6 +406,27 @@ class StreamableHttp:
         except ClientError as exc:
             if self._receiver is not None:
                 self._receiver.fail(call, exc)
+
+    async def _authorized(self, call: Call, response: PostResponse, auth: Authorizer) -> None:
+        """Asks for a token, and sends the call again where there is one."""
+        status, url = response.status, self.settings.url(response.target)
+        asking = asyncio.ensure_future(auth.challenged(status, response.headers, url=url, sent=response.sent))
+        loop = asyncio.get_running_loop()
+        try:
+            while not asking.done():
+                call.deadline = max(call.deadline, loop.time() + call.timeout)
+                call.latest = max(call.latest, call.deadline)
+                await asyncio.wait((asking,), timeout=min(1.0, call.timeout / 2))
+        finally:
+            asking.cancel()
+        if asking.result():
+            await self._send(call, response)
+        elif self._receiver is not None:
+            self._receiver.refused(call, status, b"")
+
+    def _heard_of(self, response: PostResponse) -> None:
+        if self.settings.auth is not None:
+            self.settings.auth.heard(response.status, response.headers)
 
     async def _challenged(self, call: Call, response: PostResponse, status: int, headers: Mapping[str, str]) -> None:
         if self.settings.challenge is None or self._receiver is None:
@@ -416,18 +499,27 @@ class StreamableHttp:
         self._opened.set()
 
     async def _get(self, last: str) -> _Ended:
-        stream = EventStream(self.settings.limits.message_bytes, self._deliver, self._opened.set)
         extra = "Accept: text/event-stream\r\n" + self._state()
         if last:
             if not _VALUE.fullmatch(last):
                 raise ProtocolViolation("An event id holds characters that a header must not hold")
             extra += f"Last-Event-ID: {last}\r\n"
-        connection = await self.settings.write(self.settings.head("GET", extra + "\r\n"), stream, extra=True)
-        try:
-            status = await stream.ended
-        finally:
-            connection.abort()
-        return _Ended(status, stream.events, stream.parser.last_event_id, stream.parser.retry)
+        auth = self.settings.auth
+        if auth is not None and auth.due:
+            await auth.prepare()
+        rounds = 0
+        while True:
+            stream = EventStream(self.settings.limits.message_bytes, self._deliver, self._opened.set)
+            sent = self.settings.credential("GET")
+            request = self.settings.opening("GET", sent + extra + "\r\n")
+            connection = await self.settings.write(request, stream, extra=True)
+            try:
+                status = await stream.ended
+            finally:
+                connection.abort()
+            rounds += 1
+            if not await self.settings.renewed(rounds, status, stream.headers, sent):
+                return _Ended(status, stream.events, stream.parser.last_event_id, stream.parser.retry)
 
     def _deliver(self, event: str, data: bytes) -> None:
         if event == "message" and self._receiver is not None:

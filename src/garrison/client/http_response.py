@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..errors import ClientError
     from ..transports.http.pool import Connection
+    from ..transports.http.url import Endpoint
     from .transport import Call, Receiver
 
 __all__ = ["Body", "EventStream", "PostResponse", "media_type"]
@@ -85,12 +86,13 @@ class EventStream:
         self.parser = SseParser(limit)
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.events = 0
+        self.headers: Mapping[str, str] = {}
         self._deliver = deliver
         self._opened = opened
         self._status = 0
 
     def head(self, status: int, headers: Mapping[str, str]) -> None:
-        self._status = status
+        self._status, self.headers = status, headers
         if status != 200:
             raise HttpError(status, f"The server answered with HTTP status {status}")
         if media_type(headers) != "text/event-stream":
@@ -125,11 +127,13 @@ class PostResponse:
         receiver: gets the messages.
         limit: bytes of the body or of one event.
         again: is asked what to do when there is no answer: True when the call goes on some other way.
+        heard: is told of every head that comes.
     """
 
     __slots__ = (
         "_again",
         "_chunks",
+        "_heard",
         "_limit",
         "_linger",
         "_receiver",
@@ -138,7 +142,9 @@ class PostResponse:
         "connection",
         "headers",
         "parser",
+        "sent",
         "status",
+        "target",
         "task",
         "tries",
     )
@@ -149,6 +155,7 @@ class PostResponse:
         receiver: Receiver,
         limit: int,
         again: Callable[[PostResponse, ClientError | None, bool], bool],
+        heard: Callable[[PostResponse], None] | None = None,
     ) -> None:
         self.call = call
         self.connection: Connection | None = None
@@ -157,11 +164,16 @@ class PostResponse:
         self.parser: SseParser | None = None
         self.tries = 0
         """How often the request was sent again."""
+        self.sent = ""
+        """The header lines that authorized the request, where they are not the same for all."""
+        self.target: Endpoint | None = None
+        """Where it was sent, if not to the configured endpoint."""
         self.task: asyncio.Task[None] | None = None
         """What carries the call on after its first response ended."""
         self._receiver = receiver
         self._limit = limit
         self._again = again
+        self._heard = heard
         self._linger: asyncio.TimerHandle | None = None
         self._chunks: list[bytes] = []
         self._size = 0
@@ -183,6 +195,8 @@ class PostResponse:
 
     def head(self, status: int, headers: Mapping[str, str]) -> None:
         self.status, self.headers = status, headers
+        if self._heard is not None:
+            self._heard(self)
         if status != 200:
             return
         kind = media_type(headers)

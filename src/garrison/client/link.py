@@ -58,7 +58,7 @@ __all__ = ["SUBSCRIPTION_ID", "Link"]
 
 SUBSCRIPTION_ID: Final = "io.modelcontextprotocol/subscriptionId"
 _RESERVED: Final = "io.modelcontextprotocol/"
-_NO_ANSWER: Final = frozenset({401, 403, 405})
+_NO_ANSWER: Final = frozenset({401, 405})
 """Statuses that say something about HTTP, whatever error their body holds."""
 _INFINITE: Final = float("inf")
 _COUNT_BITS: Final = 28
@@ -352,11 +352,13 @@ class Link:
                 pass
             else:
                 error = getattr(message, "error", None)
-                if error is not None and getattr(message, "id", None) in (None, call.id) and status not in _NO_ANSWER:
+                # A refusal of the listener answers no request; one of the server's own rules does.
+                answered = (call.id,) if status == 403 else (None, call.id)
+                if error is not None and getattr(message, "id", None) in answered and status not in _NO_ANSWER:
                     self._settle(call, message)
                     return
         if status in (401, 403):
-            why = "it wants a token" if status == 401 else "it is not allowed"
+            why = "it wants a token; give token= or auth=" if status == 401 else "it is not allowed"
             self.fail(call, AuthenticationRequired(status, f"The server refused {call.method}: {why} ({status})"))
         else:
             self.fail(call, HttpError(status, f"The server answered {call.method} with HTTP status {status}"))
@@ -495,7 +497,7 @@ class Link:
         else:
             try:
                 params = revision.upgrade_params(method, request.params)
-                result = await self._answers.one(method, params)
+                result = await self._answers.one(method, params, revision.version)
                 reply = encode_result(request.id, encode(revision.result(method, result)))
             except ProtocolViolation:
                 reply = encode_error(request.id, -32602, "Invalid params")

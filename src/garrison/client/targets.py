@@ -16,7 +16,7 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
 from ..errors import ConfigurationError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import ssl
     from typing import TypeAlias, TypeGuard
 
+    from ..auth.client.session import Authorizer
     from ..policy import SecurityPolicy
     from ..policy.tls import TlsClientConfig
     from ..policy.transports import HttpTransportConfig, UnixSocketConfig, WebSocketConfig
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     Config = HttpTransportConfig | WebSocketConfig | UnixSocketConfig
     Target: TypeAlias = "str | Config | Sequence[str] | InMemoryServer | ClientTransport"
 
-__all__ = ["InMemoryServer", "Reach", "settle", "transport_for"]
+__all__ = ["InMemoryServer", "Reach", "authorizer_for", "settle", "transport_for"]
 
 T = TypeVar("T")
 
@@ -69,14 +70,16 @@ class Reach:
     """How to reach a server. The fields are those of `Client`."""
 
     policy: SecurityPolicy
-    token: str | None
-    headers: Mapping[str, str] | None
+    token: str | None = field(repr=False)
+    headers: Mapping[str, str] | None = field(repr=False)
     proxy: str | None
     tls: ssl.SSLContext | TlsClientConfig | None
     challenge: Challenge | None
-    env: Mapping[str, str] | None
+    env: Mapping[str, str] | None = field(repr=False)
     cwd: str | os.PathLike[str] | None
     on_stderr: Callable[[bytes], None] | None
+    auth: Authorizer | None = None
+    """Of `authorizer_for`."""
 
 
 def settle(target: Target, policy: SecurityPolicy) -> tuple[Target, SecurityPolicy]:
@@ -94,6 +97,50 @@ def settle(target: Target, policy: SecurityPolicy) -> tuple[Target, SecurityPoli
 
         policy = replace(policy, limits=limits_for(policy.limits, target))
     return target, policy
+
+
+def authorizer_for(
+    target: Target,
+    auth: object,
+    *,
+    token: str | None,
+    challenge: Challenge | None,
+    tls: ssl.SSLContext | TlsClientConfig | None,
+) -> Authorizer | None:
+    """What gets the tokens for a target that was settled; None without `auth`.
+
+    Args:
+        target, auth, token, challenge, tls: as of `Client`. Where `auth` does not say whom to believe, the authorities
+            of `tls` are believed of the authorization server, too; its certificate and pins are not for that one.
+
+    Raises:
+        ConfigurationError: the target has no URL, or there is another way to a token beside this one.
+    """
+    if auth is None:
+        return None
+    from ..auth.client.session import Authorizer
+    from ..auth.client.settings import AuthSettings
+    from ..policy.tls import TlsClientConfig
+    from ..policy.transports import HttpTransportConfig, WebSocketConfig
+    from ..transports.http.url import HTTP, WEBSOCKET, UrlError, parse_endpoint
+
+    if not isinstance(auth, AuthSettings):
+        raise ConfigurationError("auth= is an OAuth, ClientCredentials, WorkloadIdentity or EnterpriseAuthorization")
+    if not isinstance(target, (HttpTransportConfig, WebSocketConfig)):
+        raise ConfigurationError(f"auth= is for {_URL}")
+    if token is not None or target.token is not None or challenge is not None:
+        raise ConfigurationError("auth= gets the tokens by itself: give neither token= nor challenge= beside it")
+    if isinstance(target, HttpTransportConfig) and target.unix_socket is not None:
+        raise ConfigurationError("auth= is for servers on a network, not for a Unix socket")
+    believed = target.tls if tls is None else tls
+    if auth.tls is None and isinstance(believed, TlsClientConfig) and believed.ca is not None:
+        auth = replace(auth, tls=TlsClientConfig(ca=believed.ca, minimum=believed.minimum))
+    try:
+        endpoint = parse_endpoint(target.url, HTTP if isinstance(target, HttpTransportConfig) else WEBSOCKET)
+    except UrlError as exc:
+        raise ConfigurationError(f"the URL of the server: {exc}") from None
+    scheme = "https" if endpoint.secure else "http"  # a handshake of WebSocket is a request of HTTP
+    return Authorizer(f"{scheme}://{endpoint.authority}{endpoint.target}", auth)
 
 
 def transport_for(target: Target, reach: Reach) -> ClientTransport:
@@ -178,6 +225,7 @@ def _network(config: Config, reach: Reach) -> ClientTransport:
                 proxy=_either("proxy", reach.proxy, config.proxy, config),
                 tls=tls,
                 challenge=reach.challenge,
+                auth=reach.auth,
                 insecure_hosts=insecure,
                 unix_socket=cast("UnixSocketConfig | None", config.unix_socket),  # what its own constructor made of it
             )
@@ -190,6 +238,7 @@ def _network(config: Config, reach: Reach) -> ClientTransport:
         limits=limits,
         timeouts=timeouts,
         tls=tls,
+        auth=reach.auth,
         insecure_hosts=insecure,
     )
 

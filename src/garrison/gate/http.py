@@ -4,6 +4,7 @@ Rules of this file:
 - Everything is closed but what is listed. Names are compared whole, never by prefix or suffix.
 - The order is: the proxy, Host, Origin, path, credential, method, media types. A cheap refusal comes before a dear one,
   and nobody is told about paths or methods before it is known that they may ask.
+- Who asks is found out by one `Authenticator`: the listener's token, its certificates, or what protects the server.
 - What the peer sends about itself decides nothing; what a trusted proxy says of whom it serves decides whose requests
   are counted, and nothing else.
 - Pages of listed origins may read answers (CORS), and refusals too; pages of other origins get no such header. A
@@ -15,20 +16,18 @@ streamable-http, "Security".
 
 from __future__ import annotations
 
-import hmac
 import re
-import time
 from typing import TYPE_CHECKING, Final
 
-from ..errors import BadRequest, ConfigurationError, HostRefused, OriginRefused, Unauthenticated
+from ..errors import BadRequest, ConfigurationError, HostRefused, OriginRefused
 from .proxies import TrustedProxies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping, Set
 
     from ..policy import SecurityPolicy
     from ..transports.http.exchange import Head
-    from ..transports.peer import Peer
+    from .authentication import Authenticator
 
 __all__ = ["HttpGate"]
 
@@ -51,9 +50,9 @@ _BOTH: Final = frozenset(
 
 
 _CORS_SENT: Final = (
-    b"authorization, content-type, last-event-id, mcp-method, mcp-name, mcp-protocol-version, mcp-session-id"
+    b"authorization, content-type, dpop, last-event-id, mcp-method, mcp-name, mcp-protocol-version, mcp-session-id"
 )
-_CORS_READ: Final = b"mcp-protocol-version, mcp-session-id, retry-after, www-authenticate"
+_CORS_READ: Final = b"dpop-nonce, mcp-protocol-version, mcp-session-id, retry-after, www-authenticate"
 _PREFLIGHT_SECONDS: Final = 600
 
 
@@ -67,10 +66,10 @@ class HttpGate:
         public: others can reach it without TLS, so that only trusted proxies and this machine may connect.
         path: the MCP endpoint.
         local: it listens on a Unix socket, where `localhost` is its name.
-        token: the bearer token every request must carry; None asks for none.
-        identity: the name in a client's certificate, where certificates are asked for.
+        authenticator: finds out who asks.
         methods: HTTP methods that the endpoint answers beside POST.
         others: further paths, and the HTTP methods each answers.
+        open_paths: of these, the ones that everybody may ask for, without a credential.
         http: the endpoint answers requests; False where it serves WebSocket only.
         websocket: the endpoint answers a WebSocket handshake.
 
@@ -85,12 +84,12 @@ class HttpGate:
         port: int | None,
         path: str,
         local: bool = False,
-        token: str | None,
+        authenticator: Authenticator,
         methods: frozenset[bytes],
         secure: bool = False,
         public: bool = False,
-        identity: Callable[[Mapping[str, object]], str | None] | None = None,
         others: Mapping[str, frozenset[bytes]] | None = None,
+        open_paths: Set[str] = frozenset(),
         http: bool = True,
         websocket: bool = False,
     ) -> None:
@@ -122,8 +121,7 @@ class HttpGate:
         self._own = frozenset(own)
         self._listed = frozenset(listed)
         self._path = path.encode()
-        self._authorization = None if token is None else b"Bearer " + token.encode()
-        self._identity = identity
+        self._authenticate = authenticator.authenticate
         self._http = http
         self._websocket = websocket
         self._any_accept = "accept" in policy.tolerate
@@ -133,20 +131,23 @@ class HttpGate:
         served = methods | {b"POST"} if http else frozenset[bytes]()
         self._methods = {name.encode(): answered for name, answered in (others or {}).items()}
         self._methods[self._path] = served
-        self.principal = "anonymous" if token is None else "token"
+        self._open = frozenset(path.encode() for path in open_paths)
         self.shared = self._proxies.trusts
         """Tells the addresses through which many peers come."""
-        self.lasting = not self._proxies and not public and identity is None
+        self._looks_at_peer = bool(self._proxies) or public
+        self.lasting = not self._looks_at_peer and authenticator.lasting
         """The verdict depends on the head alone: names, and a token that does not change."""
 
     def check(self, head: Head) -> None:
         """Refuse a request that may not go on, and say in the head who sends one that may.
 
+        Where the authenticator cannot tell yet, `head.pending` says when to ask again, and nothing is decided.
+
         Raises:
             Refused: with the status to answer.
         """
         fields = head.fields
-        if not self.lasting:
+        if self._looks_at_peer:
             self._check_peer(head)
         host = fields.get(b"host")
         if host not in self._hosts:
@@ -166,14 +167,10 @@ class HttpGate:
         if head.method == b"OPTIONS" and head.reply and b"access-control-request-method" in fields:
             head.reply += _preflight(methods, fields.get(b"access-control-request-headers", b""))
             return
-        if self._authorization is not None:
-            given = fields.get(b"authorization", b"")
-            if not hmac.compare_digest(given, self._authorization):
-                self._check_scheme(given)
-        if self._identity is None:
-            head.principal = self.principal
-        else:
-            head.principal = self._certified(head.peer)
+        if head.path not in self._open:
+            self._authenticate(head)
+            if head.pending is not None:
+                return
         if b"upgrade" in fields and _asks_for_websocket(head):
             if not self._websocket or head.path != self._path:
                 raise BadRequest("WebSocket is not served here", hint="websocket=, --ws")
@@ -199,16 +196,6 @@ class HttpGate:
         elif self._public and not _is_loopback(address):
             raise BadRequest("Connect through the proxy", status=403, hint="SecurityPolicy.trusted_proxies")
 
-    def _certified(self, peer: Peer) -> str:
-        name = None
-        if self._identity is not None and peer.certificate is not None:
-            name = self._identity(peer.certificate)
-        if peer.expires <= time.time():
-            raise Unauthenticated("The client's certificate has expired", hint="TlsServerConfig.client_ca")
-        if name is None:
-            raise Unauthenticated("The client's certificate names nobody", hint="TlsServerConfig.client_ca")
-        return f"certificate:{name}"
-
     def _refuse_method(self, head: Head, methods: frozenset[bytes]) -> None:
         if not self._http:
             refused = BadRequest("Only WebSocket is served here", status=426, hint="http=True, --http")
@@ -223,14 +210,6 @@ class HttpGate:
             raise BadRequest("Missing or malformed Host")
         if host.lower() not in self._hosts:
             raise HostRefused("Host not served here", hint="SecurityPolicy.allowed_hosts")
-
-    def _check_scheme(self, given: bytes) -> None:
-        scheme, _, token = given.partition(b" ")
-        expected = self._authorization or b""
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(b"Bearer " + token.strip(), expected):
-            raise Unauthenticated(
-                "A bearer token is required", hint="the token printed at start, --token, GARRISON_TOKEN"
-            )
 
     def _check_content_type(self, value: bytes | None) -> None:
         media, _, parameters = (value or b"").partition(b";")

@@ -57,7 +57,7 @@ class Fetched:
     url: str
     """Where it came from, after redirects."""
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     """Names in lower case; repeated fields joined with commas."""
     body: bytes = field(repr=False)
 

@@ -9,120 +9,53 @@ Spec: 2026-07-28 server.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 from weakref import WeakSet
 
 from ..errors import ConfigurationError, RegistrationError
 from ..policy import SecurityPolicy
 from ..protocol.revisions import LATEST, VERSIONS
 from ..protocol.types import (
-    Annotations,
-    Icon,
     Implementation,
     Prompt,
     PromptArgument,
     Resource,
     ResourceTemplate,
     Tool,
-    ToolAnnotations,
 )
+from .capabilities import Offer
 from .core import Core
 from .depends import is_injected
 from .desk import Desk
 from .listings import Listings, implementation
 from .registry import Completer, PromptEntry, Registry, ResourceEntry, TemplateEntry, ToolEntry
 from .results import Wire
+from .rules import rule_of
 from .signature import Signature
 from .subscriptions import Hub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from typing import Unpack
 
+    from ..auth.resource.server import ResourceServer
+    from ..policy.principal import Principal
     from ..policy.tls import TlsServerConfig
     from ..policy.transports import UnixSocketConfig, WebSocketConfig
     from ..protocol.sealed import Sealer
+    from ..protocol.types import CacheScope, Icon, ServerCapabilities
+    from .access import AccessControl
     from .asgi import AsgiApp
     from .memory import MemoryConnection
+    from .options import PromptOptions, ResourceOptions, ToolOptions
+    from .rules import Authorize
     from .serve import HttpServing, UnixServing
+    from .states import Replays, States
 
-__all__ = ["PromptOptions", "ResourceOptions", "Server", "ServerOptions", "ToolOptions"]
+__all__ = ["Server"]
 
 F = TypeVar("F", bound="Callable[..., object]")
-CacheScope = Literal["public", "private"]
-
-
-class ToolOptions(TypedDict, total=False):
-    """What may be said about a tool beside its name."""
-
-    title: str
-    """A name for people."""
-    description: str
-    """What it does; the docstring's first paragraph when not given."""
-    annotations: ToolAnnotations
-    """Hints about its behaviour, which clients do not have to believe."""
-    icons: Sequence[Icon]
-    meta: dict[str, object]
-    """The definition's `_meta`."""
-    input_schema: Mapping[str, object]
-    """JSON Schema 2020-12, published as it is instead of what the signature says."""
-    output_schema: Mapping[str, object]
-    structured_output: bool
-    """False: no outputSchema, text only."""
-    timeout: float
-    """Seconds for one run; `Timeouts.handler` when not given."""
-    inline: bool
-    """A synchronous function runs on the event loop instead of in a thread: only for what returns at once."""
-
-
-class ResourceOptions(TypedDict, total=False):
-    """What may be said about a resource beside its URI."""
-
-    name: str
-    title: str
-    description: str
-    mime_type: str
-    annotations: Annotations
-    icons: Sequence[Icon]
-    size: int
-    """Bytes, where known; not for templates."""
-    meta: dict[str, object]
-    timeout: float
-    inline: bool
-    ttl_ms: int
-    """How long clients may keep the contents, in milliseconds."""
-    cache_scope: CacheScope
-    """Whether the contents are the same for everybody."""
-
-
-class PromptOptions(TypedDict, total=False):
-    """What may be said about a prompt beside its name."""
-
-    title: str
-    description: str
-    icons: Sequence[Icon]
-    meta: dict[str, object]
-    timeout: float
-    inline: bool
-
-
-class ServerOptions(TypedDict, total=False):
-    """What may be said about a server beside its name and version; see `Server`."""
-
-    title: str
-    description: str
-    icons: Sequence[Icon]
-    website_url: str
-    instructions: str
-    lifespan: Callable[[], AbstractAsyncContextManager[object]]
-    policy: SecurityPolicy
-    state_key: bytes | str
-    page_size: int
-    ttl_ms: int
-    cache_scope: CacheScope
-    legacy: Literal["sessions", "stateless", "off"]
-    http_sse: bool
 
 
 class Server:
@@ -138,6 +71,8 @@ class Server:
         policy: limits, time-outs and what else is allowed.
         state_key: 32 bytes, or their Base64 or hexadecimal text, that seal what travels through clients. Needed where
             several processes serve the same clients; a random key otherwise.
+        replays: remembers which answers to a tool that destroys something were used, which they are once. A memory of
+            this process when not given; several processes that serve the same clients need one that they share.
         page_size: items on a page of a listing; None puts all on one.
         ttl_ms: how long clients may keep listings, in milliseconds.
         cache_scope: "public" where listings are the same for everybody.
@@ -145,6 +80,11 @@ class Server:
             HTTP), or "off".
         http_sse: serve the HTTP+SSE transport of 2024-11-05 too, at `/sse` and `/messages/` beside the endpoint, for
             clients that know no newer one. Needs `legacy="sessions"`.
+        capabilities: what is offered; the rest is not found, even where something is registered for it. Everything that
+            is registered when not given.
+        auth: what protects the server on HTTP and WebSocket: whose tokens are taken. On stdio and in memory there is
+            nobody to ask.
+        authorize: the policy function of what declares no rule of its own.
 
     Raises:
         ConfigurationError: a value is not what it should be.
@@ -163,11 +103,15 @@ class Server:
         lifespan: Callable[[], AbstractAsyncContextManager[object]] | None = None,
         policy: SecurityPolicy | None = None,
         state_key: bytes | str | None = None,
+        replays: Replays | None = None,
         page_size: int | None = None,
         ttl_ms: int = 60_000,
         cache_scope: CacheScope = "private",
         legacy: Literal["sessions", "stateless", "off"] = "sessions",
         http_sse: bool = False,
+        capabilities: ServerCapabilities | None = None,
+        auth: ResourceServer | None = None,
+        authorize: Authorize | None = None,
     ) -> None:
         if page_size is not None and page_size < 1:
             raise ConfigurationError("page_size must be at least 1, or None")
@@ -179,6 +123,8 @@ class Server:
             raise ConfigurationError("ttl_ms must not be negative")
         if http_sse and legacy != "sessions":
             raise ConfigurationError('http_sse needs legacy="sessions"')
+        if auth is not None and cache_scope == "public":
+            raise ConfigurationError('cache_scope="public": what a protected server lists differs by caller')
         self.info = Implementation(
             name=name,
             version=version,
@@ -190,13 +136,20 @@ class Server:
         self.policy = policy if policy is not None else SecurityPolicy()
         self.legacy = legacy
         self.http_sse = http_sse
+        self.auth = auth
+        self._authorize = authorize
         self._lifespan = lifespan
         self._state_key = state_key
         self._sealer: Sealer | None = None
+        self._replays = replays
+        self._shared_replays = replays is not None
         self.registry = Registry()
+        self.registry.ruled = auth is not None or authorize is not None
         self._wire = Wire(implementation(self.info))
+        self.offer = Offer(self.registry, capabilities)
         self._listings = Listings(
             self.registry,
+            self.offer,
             self._wire,
             self._seal,
             page_size=page_size,
@@ -212,6 +165,16 @@ class Server:
 
     def __repr__(self) -> str:
         return f"Server({self.info.name!r})"
+
+    @property
+    def has_replays(self) -> bool:
+        """Whether a memory of what was used was given that other processes can share."""
+        return self._shared_replays
+
+    @property
+    def has_default_rule(self) -> bool:
+        """Whether what declares no rule has one all the same."""
+        return self._authorize is not None
 
     @property
     def has_state_key(self) -> bool:
@@ -233,10 +196,20 @@ class Server:
             self._sealer = Sealer(key_from_text(key) if isinstance(key, str) else key)
         return self._sealer
 
+    def _states(self) -> States:
+        from .states import States, UsedStates
+
+        if self._replays is None:
+            self._replays = UsedStates()
+        audience = self.info.name if self.auth is None else self.auth.resource
+        return States(self._seal, audience, self._replays, self.policy.timeouts.state)
+
     def _changed(self, kind: str) -> None:
+        self.offer.changed()
         self._listings.changed()
-        for hub in tuple(self._hubs):
-            hub.list_changed(kind)
+        if self.offer.tells(kind):
+            for hub in tuple(self._hubs):
+                hub.list_changed(kind)
 
     # Registration
 
@@ -278,9 +251,9 @@ class Server:
             icons=_listed(options.get("icons")),
             meta=options.get("meta"),
         )
-        self.registry.add_tool(
-            ToolEntry(definition, fn, signature, options.get("timeout"), options.get("inline", False))
-        )
+        entry = ToolEntry(definition, fn, signature, options.get("timeout"), options.get("inline", False))
+        entry.rule = rule_of(f"tool {named!r}", options)
+        self.registry.add_tool(entry)
 
     def resource(self, uri: str, **options: Unpack[ResourceOptions]) -> Callable[[F], F]:
         """Publish a function as a resource, or as a family of resources where the URI is a template.
@@ -306,6 +279,9 @@ class Server:
         timeout, inline = options.get("timeout"), options.get("inline", False)
         ttl_ms, scope = options.get("ttl_ms", 0), options.get("cache_scope", "private")
         description = options.get("description") or signature.description
+        rule = rule_of(f"resource {uri!r}", options)
+        if scope == "public" and (self.auth is not None if rule is None else rule.binds):
+            raise RegistrationError(f'resource {uri!r}: cache_scope="public" needs public=True on a protected server')
         if "{" in uri:
             template = ResourceTemplate(
                 uri_template=uri,
@@ -317,7 +293,9 @@ class Server:
                 icons=_listed(options.get("icons")),
                 meta=options.get("meta"),
             )
-            self.registry.add_template(TemplateEntry(template, fn, signature, timeout, inline, ttl_ms, scope))
+            family = TemplateEntry(template, fn, signature, timeout, inline, ttl_ms, scope)
+            family.rule = rule
+            self.registry.add_template(family)
             return
         if signature.parameters:
             raise RegistrationError(f"resource {uri!r}: parameter {signature.parameters[0].name!r} is in no template")
@@ -332,7 +310,9 @@ class Server:
             size=options.get("size"),
             meta=options.get("meta"),
         )
-        self.registry.add_resource(ResourceEntry(resource, fn, signature, timeout, inline, ttl_ms, scope))
+        entry = ResourceEntry(resource, fn, signature, timeout, inline, ttl_ms, scope)
+        entry.rule = rule
+        self.registry.add_resource(entry)
 
     def prompt(self, name: str | None = None, **options: Unpack[PromptOptions]) -> Callable[[F], F]:
         """Publish a function as a prompt: it returns text, a `PromptMessage`, content, or a list of these.
@@ -368,6 +348,7 @@ class Server:
             meta=options.get("meta"),
         )
         entry = PromptEntry(definition, fn, signature, options.get("timeout"), options.get("inline", False))
+        entry.rule = rule_of(f"prompt {named!r}", options)
         self.registry.add_prompt(entry)
         for argument in arguments:
             if argument.choices and (named, argument.name) not in self.registry.completers:
@@ -410,22 +391,36 @@ class Server:
         """Take a prompt away. Raises `KeyError` if there is none of this name."""
         self.registry.remove("prompt", name)
 
-    def resource_updated(self, uri: str) -> None:
-        """Tell the clients that subscribed to this URI that its contents have changed."""
+    def resource_updated(self, uri: str, *, tenant: str | None = None) -> None:
+        """Tell the clients that subscribed to this URI, and may read it, that its contents have changed.
+
+        Args:
+            uri: which resource.
+            tenant: whose, where the same URI is something else for each tenant; None tells all.
+        """
         for hub in tuple(self._hubs):
-            hub.resource_updated(uri)
+            hub.resource_updated(uri, tenant)
 
     # Running
 
+    def _access(self) -> AccessControl:
+        """What applies the rules; loaded where there are some."""
+        from .access import AccessControl
+
+        if self.auth is None:
+            return AccessControl(closed=False, default=self._authorize)
+        return AccessControl(closed=True, default=self._authorize, granted=self.auth.granted)
+
     def core(self) -> Core:
         """A new running form of this server, for a transport to start."""
-        hub = Hub(self.policy.limits.subscriptions)
+        hub = Hub(self.policy.limits.subscriptions, self.policy.timeouts.handler)
         self._hubs.add(hub)
-        desk = Desk(self.registry, self._listings, self._wire, hub, self.policy, self._seal)
+        desk = Desk(self.registry, self.offer, self._access, self._listings, self._wire, hub, self.policy, self._states)
         return Core(
             policy=self.policy,
             registry=self.registry,
             listings=self._listings,
+            offer=self.offer,
             hub=hub,
             desk=desk,
             legacy=self.legacy != "off",
@@ -549,11 +544,15 @@ class Server:
 
         return AsgiApp(self, path=path, token=token, websocket=websocket)
 
-    async def connect_memory(self) -> MemoryConnection:
-        """A connection to this server in this process, for `Client(server)` and tests."""
+    async def connect_memory(self, principal: Principal | None = None) -> MemoryConnection:
+        """A connection to this server in this process, for `Client(server)` and tests.
+
+        Args:
+            principal: on whose behalf; who started this process when not given.
+        """
         from .memory import MemoryConnection
 
-        return await MemoryConnection.open(self)
+        return await MemoryConnection.open(self, principal)
 
 
 def _name_of(fn: Callable[..., object]) -> str:

@@ -5,9 +5,10 @@ Rules of this file:
 - A modern client gets no request. The handler's run ends with `InputRequired`; the questions travel in the result, the
   answers come with the retry, and the handler runs again from its start. An answer is found by its key, so a handler
   must ask the same questions in the same order until it has got the answers; `key=` frees a question from its place.
-- What was answered, and what `once` produced, travels in `requestState`: sealed, bound to the principal, the method and
-  the parameters, with an expiry and a count of rounds. A state that does not open is refused.
-- An answer from the client is checked against its question. One that does not fit counts as not given.
+- What was answered, and what `once` produced, travels in `requestState` (`states`). A state that does not open is
+  refused.
+- An answer from the client counts where its question was open, and is checked against it. One that does not fit counts
+  as not given.
 
 Spec: 2026-07-28 basic/patterns/mrtr.
 """
@@ -15,26 +16,21 @@ Spec: 2026-07-28 basic/patterns/mrtr.
 from __future__ import annotations
 
 import inspect
-import time
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from ..errors import InvalidParams, MissingCapability, ToolError
-from ..protocol.json import encode
-from ..protocol.sealed import SealError
+from ..errors import MissingCapability, ToolError
+from .states import State, answers_to
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ..policy import Limits, Timeouts
-    from ..protocol.sealed import Sealer
     from .call import Call
+    from .states import States
 
 __all__ = ["Asker", "InputRequired", "Question"]
-
-_PURPOSE: Final = "requestState"
-_NOT_PART_OF_THE_REQUEST: Final = frozenset({"_meta", "inputResponses", "requestState"})
 
 
 class InputRequired(BaseException):
@@ -62,7 +58,17 @@ class Question:
 
 
 class Asker:
-    """The questions of one request, with the answers known so far."""
+    """The questions of one request, with the answers known so far.
+
+    Args:
+        call: the request.
+        states: seals and opens its state.
+        limits, timeouts: of the server.
+        once: its state opens once.
+
+    Raises:
+        InvalidParams: the state that came with it is not its own.
+    """
 
     __slots__ = (
         "_answers",
@@ -73,44 +79,24 @@ class Asker:
         "_limits",
         "_pending",
         "_round",
-        "_sealer",
+        "_states",
         "_timeouts",
     )
 
-    def __init__(self, call: Call, sealer: Callable[[], Sealer], limits: Limits, timeouts: Timeouts) -> None:
+    def __init__(self, call: Call, states: States, limits: Limits, timeouts: Timeouts, *, once: bool) -> None:
         self._call = call
-        self._sealer = sealer
+        self._states = states
         self._limits = limits
         self._timeouts = timeouts
         self._counts: dict[str, int] = {}
         self._pending: dict[str, Question] = {}
-        self._answers: dict[str, dict[str, object]] = {}
-        self._done: dict[str, object] = {}
-        self._round = 0
-        given = call.params.get("inputResponses")
-        self._given = cast("dict[str, object]", given) if type(given) is dict else {}
-        state = call.params.get("requestState")
-        if state is not None and call.revision.modern:
-            self._open(state)
-
-    def _binding(self) -> bytes:
-        """What a state belongs to. Another principal, method or parameter makes another binding."""
-        from hashlib import sha256
-
-        call = self._call
-        params = {k: v for k, v in call.params.items() if k not in _NOT_PART_OF_THE_REQUEST}
-        return sha256(msgspec.json.encode([call.principal, call.method, params], order="deterministic")).digest()
-
-    def _open(self, state: object) -> None:
-        try:
-            if type(state) is not str:
-                raise SealError
-            payload = self._sealer().open(_PURPOSE, state, binding=self._binding(), now=time.time())
-            self._round, self._answers, self._done = msgspec.json.decode(
-                payload, type=tuple[int, dict[str, dict[str, object]], dict[str, object]]
-            )
-        except (SealError, msgspec.MsgspecError) as exc:
-            raise InvalidParams("Invalid requestState") from exc
+        token = call.params.get("requestState")
+        first = token is None or not call.revision.modern
+        state = State(0, {}, {}, ()) if first else states.open(call, token, once=once)
+        self._round = state.round
+        self._answers = dict(state.answers)
+        self._done = dict(state.done)
+        self._given = answers_to(state.asked, call.params.get("inputResponses"))
 
     def _key(self, kind: str, key: str | None) -> str:
         if key is None:
@@ -180,12 +166,11 @@ class Asker:
         """
         if self._round >= self._limits.rounds:
             raise ToolError(f"Gave up asking after {self._round} rounds")
-        payload = encode([self._round + 1, self._answers, self._done])
-        expires = time.time() + self._timeouts.state
+        state = State(self._round + 1, self._answers, self._done, tuple(self._pending))
         return {
             "resultType": "input_required",
             "inputRequests": {k: {"method": q.method, "params": q.params} for k, q in self._pending.items()},
-            "requestState": self._sealer().seal(_PURPOSE, payload, binding=self._binding(), expires=expires),
+            "requestState": self._states.seal(self._call, state),
         }
 
 

@@ -23,11 +23,13 @@ from ..protocol.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
+    from ..policy.principal import Principal
     from ..protocol.envelope import Request, RequestId
     from ..protocol.revisions import Revision
     from ..protocol.types import LoggingLevel
+    from ..transports.peer import Credential
     from .running import Running
 
 __all__ = ["Call", "Channel", "MalformedMeta", "modern_call", "optional_fields", "refused_handshake", "shown"]
@@ -71,8 +73,10 @@ class Call:
         "capabilities",
         "channel",
         "client_info",
+        "credential",
         "id",
         "log_level",
+        "match",
         "method",
         "params",
         "principal",
@@ -87,7 +91,7 @@ class Call:
         request: Request,
         revision: Revision,
         channel: Channel,
-        principal: str,
+        principal: Principal,
         capabilities: dict[str, object],
         client_info: object = None,
         log_level: int | None = None,
@@ -105,12 +109,16 @@ class Call:
         self.progress_token = progress_token
         self.timeout: float | None = None
         self.running: Running | None = None
+        self.credential: Credential | None = None
+        """What the caller showed, on a protected listener."""
+        self.match: Callable[[], None] | None = None
+        """Holds the headers that repeat arguments against them. Called once it is known that the tool may be known."""
 
 
 _MODERN = cast("Revision", get(LATEST))
 
 
-def modern_call(request: Request, channel: Channel, principal: str, versions: tuple[str, ...]) -> Call:
+def modern_call(request: Request, channel: Channel, principal: Principal, versions: tuple[str, ...]) -> Call:
     """The call of a modern request, whose `_meta` must be complete.
 
     Args:

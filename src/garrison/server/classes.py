@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Unpack
 
-    from .app import PromptOptions, ResourceOptions, ServerOptions, ToolOptions
+    from .options import PromptOptions, ResourceOptions, ServerOptions, ToolOptions
 
 __all__ = ["completion", "mcp_server", "prompt", "resource", "server_of", "tool"]
 

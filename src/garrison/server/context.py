@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import msgspec
 
-from ..errors import GarrisonError
+from ..errors import ConfigurationError, GarrisonError
 from ..protocol.types import (
     LOGGING_LEVELS,
     CreateMessageResult,
@@ -27,9 +27,11 @@ from .ask import Question, declares
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
     from concurrent.futures import Future
 
+    from ..policy.principal import Principal
+    from ..policy.secret import Secret
     from ..protocol.types import LoggingLevel, ModelPreferences, Tool, ToolChoice
     from .ask import Asker
     from .call import Call
@@ -102,9 +104,30 @@ class Context(Generic[S]):
         return self._call.revision.version
 
     @property
-    def principal(self) -> str:
-        """Who is asking, as verified by the listener; "local" on stdio and in memory."""
+    def principal(self) -> Principal:
+        """Who is asking, as verified by the listener; its `subject` is "local" on stdio and in memory."""
         return self._call.principal
+
+    async def upstream_token(self, resource: str, *, audience: str | None = None, scopes: Iterable[str] = ()) -> Secret:
+        """A token with which to call another server for this caller, got by token exchange (RFC 8693).
+
+        The caller's own token is for this server alone and is never handed on.
+
+        Args:
+            resource: the URL of the other server (RFC 8707).
+            audience: its name, where the authorization server wants one.
+            scopes: what to ask for.
+
+        Raises:
+            ConfigurationError: there is no `ResourceServer(exchange=...)`, or the caller showed no token.
+            AuthorizationFailed: the authorization server gives none.
+        """
+        from ..auth.resource.authenticator import TokenCredential
+
+        credential = self._call.credential
+        if not isinstance(credential, TokenCredential):
+            raise ConfigurationError("upstream_token: this caller showed no token that could be exchanged")
+        return await credential.upstream(resource, audience, frozenset(scopes))
 
     @property
     def client_info(self) -> Implementation | None:

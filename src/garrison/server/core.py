@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..policy import SecurityPolicy
     from ..protocol.revisions import Revision
     from ..transports.flood import Floods
+    from .capabilities import Offer
     from .desk import Desk
     from .listings import Listings
     from .registry import Registry
@@ -40,6 +41,7 @@ class Core:
         policy: SecurityPolicy,
         registry: Registry,
         listings: Listings,
+        offer: Offer,
         hub: Hub,
         desk: Desk,
         legacy: bool,
@@ -56,7 +58,7 @@ class Core:
         self.serves_legacy = legacy
         self.versions = VERSIONS if legacy else (LATEST,)
         """The revisions that are served."""
-        self.legacy = LegacyDoor(registry, listings, hub)
+        self.legacy = LegacyDoor(offer, listings, hub, desk.may_read)
         self.runner = Runner(desk, policy.limits.in_flight_per_principal)
         self._lifespan = lifespan
         self._workers: Workers | None = None

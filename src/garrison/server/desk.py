@@ -3,7 +3,8 @@
 Rules of this file:
 - A request comes in as a `Call`; what goes out is the encoded result, or a coroutine of it. A call that needs no
   waiting makes no coroutine, and what runs coroutines is loaded with the first.
-- What a capability does not advertise does not exist: the method is not found, on every transport.
+- What is not offered does not exist: the method is not found, on every transport. Neither does what a caller may not
+  know of, which goes the same way as what is not there.
 - Arguments are checked before the handler runs. A handler's failure ends its own request and nothing else.
 - Nobody here knows which revision a client speaks; `Wire` and the revision's own tables do.
 
@@ -12,48 +13,68 @@ Spec: 2026-07-28 server.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
-from ..errors import InvalidArguments, InvalidParams, MethodNotFound, ResourceNotFound
+from ..errors import InvalidArguments, InvalidParams, McpError, MethodNotFound, ResourceNotFound
 from .call import shown
 from .disclosure import disclose
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from ..policy import SecurityPolicy
-    from ..protocol.sealed import Sealer
+    from ..policy.principal import Principal
+    from .access import AccessControl
     from .call import Call
+    from .capabilities import Offer
     from .listings import Listings
     from .perform import Performer
-    from .registry import Entry, Registry
+    from .registry import Completer, Entry, PromptEntry, Registry, ResourceEntry, TemplateEntry, ToolEntry
     from .results import Wire
+    from .states import States
     from .subscriptions import Hub
     from .threads import Workers
 
 __all__ = ["Desk"]
 
+E = TypeVar("E", bound="Entry")
+
+_REFERENCES: Final = {"ref/prompt": ("prompts", "name"), "ref/resource": ("resources", "uri")}
+_NO_REFERENCE: Final = "params.ref names nothing that this server offers"
+
 
 class Desk:
-    """Routes calls to handlers."""
+    """Routes calls to handlers.
+
+    Args:
+        registry, offer: what there is, and what of it is offered.
+        access: makes what applies the rules, once there are some.
+        listings, wire, hub, policy: of the server.
+        states: makes what seals the states of requests.
+    """
 
     def __init__(
         self,
         registry: Registry,
+        offer: Offer,
+        access: Callable[[], AccessControl],
         listings: Listings,
         wire: Wire,
         hub: Hub,
         policy: SecurityPolicy,
-        sealer: Callable[[], Sealer],
+        states: Callable[[], States],
     ) -> None:
         self._registry = registry
         self._tools = registry.tools
+        self._offer = offer
+        self._make_access = access
+        self._made_access: AccessControl | None = None
         self._listings = listings
         self._wire = wire
         self._hub = hub
         self._policy = policy
-        self._sealer = sealer
+        self._states = states
         self._performer: Performer | None = None
         self._routes: dict[str, Callable[[Call], bytes | Coroutine[object, object, bytes]]] = {
             "tools/call": self._call_tool,
@@ -79,7 +100,7 @@ class Desk:
         if self._performer is None:
             from .perform import Performer
 
-            self._performer = Performer(self._wire, self._hub, self._policy, self._sealer)
+            self._performer = Performer(self._wire, self._hub, self._policy, self._states())
         return self._performer
 
     def dispatch(self, call: Call) -> bytes | Coroutine[object, object, bytes]:
@@ -91,26 +112,82 @@ class Desk:
         route = self._routes.get(call.method)
         if route is None or call.method not in call.revision.methods.client_requests:
             raise MethodNotFound
+        self._offer.check(call.method)
+        if call.log_level is not None and "logging" not in self._offer.names:
+            call.log_level = None
         return route(call)
+
+    # Who may
+
+    @property
+    def _access(self) -> AccessControl:
+        if self._made_access is None:
+            self._made_access = self._make_access()
+        return self._made_access
+
+    def _known(self, call: Call, entry: E) -> E | None:
+        """The entry; None where the caller may not know of it, which goes on as if it were not there.
+
+        Raises:
+            InsufficientScope: it may, with further scopes.
+        """
+        return entry if not self._registry.ruled or self._access.knows(call.principal, entry) else None
+
+    def _is_asked(self, call: Call, entry: Entry) -> bool:
+        """Whether a policy function has a say. What it decides about is part of the call's time."""
+        if not self._registry.ruled or not self._access.asks(call.principal, entry):
+            return False
+        self._perform(call, entry)
+        return True
+
+    def may_read(self, principal: Principal, uri: str) -> bool | Awaitable[bool]:
+        """Whether somebody may read a URI, and so hear of its changes."""
+        if not self._registry.ruled:
+            return True
+        resource = self._registry.resources.get(uri)
+        if resource is not None:
+            return self._access.may_read(resource, principal, uri, {})
+        try:
+            found = self._registry.find_template(uri, lambda entry: self._access.knows(principal, entry))
+            if found is None:
+                return False
+            template, values = found
+            return self._access.may_read(template, principal, uri, {**values, **template.bind(uri, values)})
+        except McpError:  # it is not read either
+            return False
 
     # Tools
 
     def _call_tool(self, call: Call) -> bytes | Coroutine[object, object, bytes]:
         params = call.params
         name = params.get("name")
-        tool = self._tools.get(name) if type(name) is str else None
+        if type(name) is not str:
+            raise InvalidParams("params.name must be a string")
+        tool = self._tools.get(name)
+        if tool is not None:
+            tool = self._known(call, tool)
         if tool is None:
-            if not self._tools:
-                raise MethodNotFound
-            raise InvalidParams(f"Unknown tool: {shown(name)}" if type(name) is str else "params.name must be a string")
-        arguments = params.get("arguments")
+            raise InvalidParams(f"Unknown tool: {shown(name)}")
+        if self._is_asked(call, tool):
+            return self._ask_about_tool(call, tool)
         try:
-            kwargs = tool.signature.bind(cast("dict[str, object] | None", arguments))
+            kwargs = _tool_arguments(call, tool)
         except InvalidArguments as exc:
-            if call.revision.input_errors_in_result:
-                disclose(exc, "tools/call")
-                return self._wire.tool_error(exc.message, call.revision)
-            raise
+            return self._invalid(exc, call)
+        return self._run_tool(call, tool, kwargs)
+
+    async def _ask_about_tool(self, call: Call, tool: ToolEntry) -> bytes:
+        unknown = InvalidParams(f"Unknown tool: {shown(tool.name)}")
+        try:
+            kwargs = await self._access.ask(call, tool, tool.name, lambda: _tool_arguments(call, tool), unknown)
+        except InvalidArguments as exc:
+            return self._invalid(exc, call)
+        outcome = self._run_tool(call, tool, kwargs)
+        return outcome if isinstance(outcome, bytes) else await outcome
+
+    def _run_tool(
+        self, call: Call, tool: ToolEntry, kwargs: dict[str, object]
+    ) -> bytes | Coroutine[object, object, bytes]:
         if not tool.direct:
             return self._perform(call, tool).tool(tool, call, kwargs)
         try:
@@ -118,45 +195,47 @@ class Desk:
         except BaseException as exc:  # noqa: BLE001 - a handler's failure ends its own request and nothing else
             return self._wire.tool_failure(tool.name, exc, call.revision)
 
+    def _invalid(self, error: InvalidArguments, call: Call) -> bytes:
+        """Arguments that break the schema: a result that the model reads, or in older revisions an error."""
+        if not call.revision.input_errors_in_result:
+            raise error
+        disclose(error, "tools/call")
+        return self._wire.tool_error(error.message, call.revision)
+
     # Listings
 
-    def _list(self, call: Call) -> bytes:
-        registry = self._registry
-        kind = call.method.partition("/")[0]
-        offered = {
-            "tools": registry.tools,
-            "resources": registry.resources or registry.templates,
-            "prompts": registry.prompts,
-        }[kind]
-        if not offered:
-            raise MethodNotFound
-        return self._listings.page(call.method, call.revision, call.params.get("cursor"))
+    def _list(self, call: Call) -> bytes | Coroutine[object, object, bytes]:
+        cursor = call.params.get("cursor")
+        if not self._registry.ruled:
+            return self._listings.page(call.method, call.revision, cursor, call.principal, None)
+        names = self._access.listed(call.principal, call.method, self._listings.entries(call.method))
+        if isinstance(names, frozenset):
+            return self._listings.page(call.method, call.revision, cursor, call.principal, names)
+        call.timeout = self._policy.timeouts.handler
+        return self._list_after(names, call, cursor)
+
+    async def _list_after(self, names: Awaitable[frozenset[str]], call: Call, cursor: object) -> bytes:
+        return self._listings.page(call.method, call.revision, cursor, call.principal, await names)
 
     def _discover(self, call: Call) -> bytes:
         return self._listings.discover(call.revision)
 
     def _listen(self, call: Call) -> Coroutine[object, object, bytes]:
-        offered: set[str] = set()
-        registry = self._registry
-        if registry.tools:
-            offered.add("toolsListChanged")
-        if registry.prompts:
-            offered.add("promptsListChanged")
-        if registry.resources or registry.templates:
-            offered |= {"resourcesListChanged", "resourceSubscriptions"}
-        return self._perform().listen(call, frozenset(offered))
+        return self._perform().listen(call, self._offer.listening(), self.may_read)
 
     # Resources
 
     def _read_resource(self, call: Call) -> Coroutine[object, object, bytes]:
         registry = self._registry
-        if not registry.resources and not registry.templates:
-            raise MethodNotFound
         uri = call.params.get("uri")
         if type(uri) is not str:
             raise InvalidParams("params.uri must be a string")
         resource = registry.resources.get(uri)
         if resource is not None:
+            resource = self._known(call, resource)
+        if resource is not None:
+            if self._is_asked(call, resource):
+                return self._ask_about_resource(call, resource, uri, {}, {})
             return self._perform(call, resource).resource(resource, call, uri, {})
         from ..protocol.uri import UriError, parse_uri
 
@@ -164,7 +243,7 @@ class Desk:
             parse_uri(uri)
         except UriError as exc:
             raise ResourceNotFound(shown(uri, 256)) from exc
-        found = registry.find_template(uri)
+        found = registry.find_template(uri, lambda entry: self._known(call, entry) is not None)
         if found is None:
             raise ResourceNotFound(shown(uri, 256))
         template, values = found
@@ -172,36 +251,88 @@ class Desk:
             kwargs = template.bind(uri, values)
         except InvalidArguments as exc:
             raise ResourceNotFound(shown(uri, 256)) from exc
+        if self._is_asked(call, template):
+            return self._ask_about_resource(call, template, uri, kwargs, {**values, **kwargs})
         return self._perform(call, template).resource(template, call, uri, kwargs)
+
+    async def _ask_about_resource(
+        self,
+        call: Call,
+        entry: ResourceEntry | TemplateEntry,
+        uri: str,
+        kwargs: dict[str, object],
+        variables: dict[str, object],
+    ) -> bytes:
+        missing = ResourceNotFound(shown(uri, 256))
+        await self._access.ask(call, entry, uri, lambda: variables, missing, missing)
+        return await self._perform(call, entry).resource(entry, call, uri, kwargs)
 
     # Prompts
 
     def _get_prompt(self, call: Call) -> Coroutine[object, object, bytes]:
-        prompts = self._registry.prompts
-        if not prompts:
-            raise MethodNotFound
         name = call.params.get("name")
-        prompt = prompts.get(name) if type(name) is str else None
+        if type(name) is not str:
+            raise InvalidParams("params.name must be a string")
+        prompt = self._registry.prompts.get(name)
+        if prompt is not None:
+            prompt = self._known(call, prompt)
         if prompt is None:
-            raise InvalidParams(
-                f"Unknown prompt: {shown(name)}" if type(name) is str else "params.name must be a string"
-            )
-        kwargs = prompt.signature.bind_text(_text_arguments(call.params.get("arguments")))
-        return self._perform(call, prompt).prompt(prompt, call, kwargs)
+            raise InvalidParams(f"Unknown prompt: {shown(name)}")
+        if self._is_asked(call, prompt):
+            return self._ask_about_prompt(call, prompt, name)
+        return self._perform(call, prompt).prompt(prompt, call, _prompt_arguments(call, prompt))
+
+    async def _ask_about_prompt(self, call: Call, prompt: PromptEntry, name: str) -> bytes:
+        unknown = InvalidParams(f"Unknown prompt: {shown(name)}")
+        kwargs = await self._access.ask(call, prompt, name, lambda: _prompt_arguments(call, prompt), unknown)
+        return await self._perform(call, prompt).prompt(prompt, call, kwargs)
 
     # Completion
 
     def _complete(self, call: Call) -> bytes | Coroutine[object, object, bytes]:
-        registry = self._registry
-        if not registry.completers:
-            raise MethodNotFound
-        reference, argument, value, given = _completion(call.params)
-        entry = registry.completers.get((reference, argument))
-        if entry is not None:
-            return self._perform(call, entry).complete(entry, call, entry.bind(value, given))
-        if reference not in registry.prompts and reference not in registry.templates:
-            raise InvalidParams("params.ref names nothing that this server offers")
-        return self._wire.struct(call.method, {"completion": {"values": list[str]()}}, call.revision)
+        kind, reference, argument, value, given = _completion(call.params)
+        table: Mapping[str, Entry] = self._registry.prompts if kind == "prompts" else self._registry.templates
+        completed = table.get(reference) if kind in self._offer.names else None
+        if completed is not None:
+            completed = self._known(call, completed)
+        if completed is None:
+            raise InvalidParams(_NO_REFERENCE)
+        completer = self._registry.completers.get((reference, argument))
+        if self._is_asked(call, completed):
+            return self._ask_about_completion(call, completed, reference, completer, argument, value, given)
+        return self._completed(call, completer, value, given)
+
+    async def _ask_about_completion(
+        self,
+        call: Call,
+        completed: Entry,
+        reference: str,
+        completer: Completer | None,
+        argument: str,
+        value: str,
+        given: dict[str, object],
+    ) -> bytes:
+        unknown = InvalidParams(_NO_REFERENCE)
+        await self._access.ask(call, completed, reference, lambda: {**given, argument: value}, unknown, unknown)
+        outcome = self._completed(call, completer, value, given)
+        return outcome if isinstance(outcome, bytes) else await outcome
+
+    def _completed(
+        self, call: Call, completer: Completer | None, value: str, given: dict[str, object]
+    ) -> bytes | Coroutine[object, object, bytes]:
+        if completer is None:
+            return self._wire.struct(call.method, {"completion": {"values": list[str]()}}, call.revision)
+        return self._perform(call, completer).complete(completer, call, completer.bind(value, given))
+
+
+def _tool_arguments(call: Call, tool: ToolEntry) -> dict[str, object]:
+    if call.match is not None:
+        call.match()
+    return tool.signature.bind(cast("dict[str, object] | None", call.params.get("arguments")))
+
+
+def _prompt_arguments(call: Call, prompt: PromptEntry) -> dict[str, object]:
+    return prompt.signature.bind_text(_text_arguments(call.params.get("arguments")))
 
 
 def _text_arguments(arguments: object) -> dict[str, object]:
@@ -214,14 +345,16 @@ def _text_arguments(arguments: object) -> dict[str, object]:
     raise InvalidParams("params.arguments must be an object of strings")
 
 
-def _completion(params: dict[str, object]) -> tuple[str, str, str, dict[str, object]]:
+def _completion(params: dict[str, object]) -> tuple[str, str, str, str, dict[str, object]]:
     reference, argument = params.get("ref"), params.get("argument")
     if type(reference) is dict and type(argument) is dict:
         ref, arg = cast("dict[str, object]", reference), cast("dict[str, object]", argument)
-        named = ref.get({"ref/prompt": "name", "ref/resource": "uri"}.get(cast("str", ref.get("type")), ""))
+        type_ = ref.get("type")
+        kind, member = _REFERENCES.get(type_, ("", "")) if type(type_) is str else ("", "")
+        named = ref.get(member)
         name, value = arg.get("name"), arg.get("value")
         if type(named) is str and type(name) is str and type(value) is str:
             context = params.get("context")
             given = cast("dict[str, object]", context).get("arguments") if type(context) is dict else None
-            return named, name, value, _text_arguments(given)
+            return kind, named, name, value, _text_arguments(given)
     raise InvalidParams("completion/complete needs params.ref and params.argument with name and value")

@@ -30,7 +30,9 @@ from .disclosure import disclose, encode_failure
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from ..policy.principal import Principal
     from ..protocol.revisions import Revision
+    from ..transports.peer import Credential
     from .core import Core
     from .running import Running
     from .sessions import Session
@@ -93,7 +95,7 @@ class DuplexConnection:
         core: Core,
         send: Callable[[bytes], None],
         *,
-        principal: str,
+        principal: Principal,
         drain: Callable[[], Awaitable[None]] | None = None,
         resumed: Callable[[], None] | None = None,
         congested: Callable[[], bool] | None = None,
@@ -108,6 +110,7 @@ class DuplexConnection:
         self.congested = congested
         self._malformed = malformed
         self._principal = principal
+        self._credential: Credential | None = None
         self._most = core.policy.limits.in_flight
         self._decode = core.decode
         self._parse = core.parse
@@ -119,6 +122,12 @@ class DuplexConnection:
         """Change notifications for when the peer reads again, each once."""
         self.dropped = 0
         """Messages that had no meaning here: responses nobody waits for, unknown notifications."""
+
+    def authenticated(self, principal: Principal, credential: Credential | None) -> None:
+        """What follows is sent by this principal, by what its credential allows."""
+        self._principal, self._credential = principal, credential
+        if self.session is not None:
+            self.session.principal, self.session.credential = principal, credential
 
     @property
     def wants_loop(self) -> bool:
@@ -227,10 +236,11 @@ class DuplexConnection:
         except McpError as exc:
             exc.request_id = identifier
             raise
+        call.credential = self._credential
 
         answered = False
 
-        def deliver(status: int, body: bytes) -> None:
+        def deliver(status: int, body: bytes, error: McpError | None = None) -> None:
             nonlocal answered
             answered = True
             send(body)

@@ -12,10 +12,19 @@ Spec: 2026-07-28 basic/transports/streamable-http.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from .. import events
-from ..errors import BadRequest, HeaderMismatch, InvalidRequest, McpError, Refused, UnsupportedVersion
+from ..errors import (
+    BadRequest,
+    HeaderMismatch,
+    InsufficientScope,
+    InvalidRequest,
+    McpError,
+    Refused,
+    UnsupportedVersion,
+)
 from ..protocol.envelope import Notification, Request, encode_error, encode_notification
 from ..protocol.headers import check_name, check_params
 from ..protocol.revisions import LATEST, LEGACY
@@ -26,30 +35,38 @@ from .disclosure import disclose, encode_failure
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from ..gate.http import HttpGate
     from ..protocol.envelope import Message
+    from ..protocol.headers import Mirror
     from ..transports.http.exchange import Exchange, Head, Takeover
+    from .call import Call
     from .core import Core
     from .http_legacy import LegacyHttp
     from .http_websocket import WebSocketDoor
 
-__all__ = ["HttpApplication"]
+__all__ = ["HttpApplication", "fields_for"]
 
 _LATEST: Final = LATEST.encode()
 _LEGACY: Final = frozenset(version.encode() for version in LEGACY)
-_RETRY: Final = b"retry-after: 1\r\n"
-_CHALLENGE: Final = b"www-authenticate: Bearer\r\n"
+
+
+def fields_for(error: McpError, insufficient: Callable[[tuple[str, ...]], bytes]) -> bytes:
+    """The header lines that belong to an error."""
+    if isinstance(error, InsufficientScope):
+        return insufficient(error.scopes)
+    return b"retry-after: %d\r\n" % error.retry_after if error.retry_after else b""
 
 
 class _Channel:
     """The response to one modern request."""
 
-    __slots__ = ("_exchange", "_streaming", "timer")
+    __slots__ = ("_exchange", "_insufficient", "_streaming", "timer")
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, insufficient: Callable[[tuple[str, ...]], bytes]) -> None:
         self._exchange: Exchange | None = exchange
+        self._insufficient = insufficient
         self._streaming = False
         self.timer: asyncio.TimerHandle | None = None
 
@@ -75,7 +92,7 @@ class _Channel:
     def close_stream(self) -> None:
         return
 
-    def deliver(self, status: int, body: bytes) -> None:
+    def deliver(self, status: int, body: bytes, error: McpError | None = None) -> None:
         """Send the answer; what comes after it is dropped."""
         exchange, self._exchange = self._exchange, None
         if exchange is None:
@@ -84,7 +101,9 @@ class _Channel:
             exchange.send_event(encode_event(body))
             exchange.end_stream()
         else:
-            exchange.respond(status, body, _RETRY if status == 429 else b"")
+            if error is not None and error.violation:
+                exchange.malformed()
+            exchange.respond(status, body, b"" if error is None else fields_for(error, self._insufficient))
 
     def ended(self) -> None:
         """The call is over, answered or not."""
@@ -102,6 +121,8 @@ class HttpApplication:
         legacy: the handshake revisions, or None.
         loop: the loop the listener runs on.
         websocket: what serves a connection that became a WebSocket, or None.
+        documents: paths beside the endpoint, and what everybody reads there.
+        insufficient: header lines that name scopes which are needed.
     """
 
     def __init__(
@@ -111,6 +132,9 @@ class HttpApplication:
         legacy: LegacyHttp | None,
         loop: asyncio.AbstractEventLoop,
         websocket: WebSocketDoor | None = None,
+        *,
+        documents: Mapping[bytes, bytes] | None = None,
+        insufficient: Callable[[tuple[str, ...]], bytes] = lambda scopes: b"",
     ) -> None:
         self._core = core
         self._decode = core.decode
@@ -121,16 +145,18 @@ class HttpApplication:
         self._legacy = legacy
         self._loop = loop
         self._websocket = websocket
+        self._documents = documents or {}
+        self._insufficient = insufficient
+        if legacy is not None:
+            legacy.insufficient = insufficient
         self.check = gate.check
         self.lasting = gate.lasting
 
     def refusal(self, error: Refused) -> tuple[int, bytes, bytes]:
         """Status, body and header lines that tell the peer; the hint goes to the log."""
         events.record(error.event, error.message, peer=error.peer, setting=error.hint)
-        fields = b""
-        if error.status == 401:
-            fields = _CHALLENGE
-        elif error.status == 405:
+        fields = error.challenge
+        if error.status == 405:
             fields = b"allow: %b\r\n" % (error.allow or (b"POST, GET, DELETE" if self._legacy is not None else b"POST"))
         elif error.retry_after:
             fields = b"retry-after: %d\r\n" % error.retry_after
@@ -151,6 +177,8 @@ class HttpApplication:
                 self._post(head, body, exchange)
             elif head.method == b"OPTIONS":
                 exchange.respond(204, b"")
+            elif head.path in self._documents:
+                exchange.respond(200, self._documents[head.path])
             elif self._legacy is None:
                 raise BadRequest("Method not allowed", status=405)
             elif head.method == b"GET":
@@ -190,10 +218,11 @@ class HttpApplication:
                 exchange.respond(202, b"")
                 return
             raise InvalidRequest("A client of this revision sends no responses")
-        channel = _Channel(exchange)
+        channel = _Channel(exchange, self._insufficient)
         try:
             call = modern_call(message, channel, head.principal, self._core.versions)
-            self._match(head, message)
+            call.credential = head.credential
+            self._match(head, call)
         except UnsupportedVersion:
             error = HeaderMismatch("MCP-Protocol-Version differs from the request's _meta")
             error.request_id = message.id
@@ -206,19 +235,19 @@ class HttpApplication:
             exchange.on_gone = running.cancel
             channel.timer = self._loop.call_later(self._keep_alive, channel.open)
 
-    def _match(self, head: Head, request: Request) -> None:
+    def _match(self, head: Head, call: Call) -> None:
         """Hold the headers that repeat the body against it."""
         memo = head.memo
         if memo is None:
             memo = head.memo = (head.text(b"mcp-method"), head.text(b"mcp-name"))
         said_method, said_name = cast("tuple[str | None, str | None]", memo)
-        method = request.method
+        method = call.method
         if said_method != method:
             raise HeaderMismatch("Mcp-Method is missing or differs from the method in the body")
         member = self._names.get(method)
         if member is None:
             return
-        name = request.params.get(member)
+        name = call.params.get(member)
         if type(name) is not str:
             return  # the desk refuses it, whatever the header says
         if said_name != name or not name.isascii() or name.startswith("=?"):
@@ -226,9 +255,11 @@ class HttpApplication:
         if method == "tools/call":
             tool = self._tools.get(name)
             if tool is not None and tool.mirrors:
-                check_params(
-                    tool.mirrors, request.params.get("arguments"), lambda field: head.text(field.lower().encode())
-                )
+                call.match = partial(_match_arguments, tool.mirrors, call.params.get("arguments"), head)
+
+
+def _match_arguments(mirrored: tuple[Mirror, ...], arguments: object, head: Head) -> None:
+    check_params(mirrored, arguments, lambda field: head.text(field.lower().encode()))
 
 
 def _version_in(message: Message) -> object:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
-from ..errors import BadRequest, InvalidRequest, McpError, TooManyRequests
+from ..errors import BadRequest, InsufficientScope, InvalidRequest, McpError, TooManyRequests
 from ..protocol.envelope import Notification, Request, Response, encode_notification, encode_result
 from ..protocol.revisions import LEGACY, get
 from .disclosure import disclose, encode_failure
@@ -49,7 +49,7 @@ class _State:
 class _Channel:
     """The response to one legacy request: an object, or a stream that can be left and resumed."""
 
-    __slots__ = ("_deliver", "_exchange", "_over", "_session", "_stream", "_streams", "timer")
+    __slots__ = ("_deliver", "_exchange", "_insufficient", "_over", "_session", "_stream", "_streams", "timer")
 
     def __init__(
         self,
@@ -57,7 +57,9 @@ class _Channel:
         streams: Streams,
         exchange: Exchange | None,
         deliver: Callable[[bytes], None] | None = None,
+        insufficient: Callable[[tuple[str, ...]], bytes] = lambda scopes: b"",
     ) -> None:
+        self._insufficient = insufficient
         self._session = session
         self._streams = streams
         self._exchange = exchange
@@ -102,7 +104,7 @@ class _Channel:
         if self._stream is not None and self._session.revision.version in _PRIMED:
             self._stream.leave()
 
-    def deliver(self, status: int, body: bytes) -> None:
+    def deliver(self, status: int, body: bytes, error: McpError | None = None) -> None:
         """Send the answer; what comes after it is dropped."""
         self._over = True
         if self._deliver is not None:
@@ -111,7 +113,10 @@ class _Channel:
             self._stream.send(body)
             self._stream.finish()
         elif self._exchange is not None:
-            # Errors of the desk are answers, and a status of their own would hide them from handshake clients.
+            if isinstance(error, InsufficientScope):
+                self._exchange.respond(error.http_status, body, self._insufficient(error.scopes))
+                return
+            # Other errors of the desk are answers, and a status of their own would hide them from handshake clients.
             self._exchange.respond(200, body)
 
     def cancelled(self) -> None:
@@ -146,6 +151,8 @@ class LegacyHttp:
         self.store = SessionStore(core.policy.limits, core.policy.timeouts)
         self.store.on_close = self._closed
         self.store.busy = _busy
+        self.insufficient: Callable[[tuple[str, ...]], bytes] = lambda scopes: b""
+        """Header lines that name scopes which are needed."""
         self._timer: asyncio.TimerHandle | None = None
 
     def _closed(self, session: Session) -> None:
@@ -192,14 +199,14 @@ class LegacyHttp:
             raise BadRequest("MCP-Protocol-Version is not one of a session")
         given = head.text(b"mcp-session-id")
         if given is not None and not self._stateless:
-            session = self.store.get(given, head.principal)
+            session = self.store.get(given, head.principal, head.credential)
             if session is None:
                 raise BadRequest("Session not found", status=404)
             return session
         if not self._stateless:
             raise BadRequest("Mcp-Session-Id is required: begin with initialize")
         session = Session("", cast("Revision", get(version)), head.principal, {}, None)
-        session.extra = _State(self._streams())
+        session.extra, session.credential = _State(self._streams()), head.credential
         return session
 
     def post(self, head: Head, message: Message, exchange: Exchange) -> None:
@@ -275,7 +282,7 @@ class LegacyHttp:
             elif deliver is not None:
                 deliver(body)
             return
-        channel = _Channel(session, state.streams, exchange, deliver)
+        channel = _Channel(session, state.streams, exchange, deliver, self.insufficient)
         call = self._core.legacy.call(request, session, channel)
 
         def ended() -> None:

@@ -30,6 +30,7 @@ from .sessions import Session, SessionStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ..policy.principal import Principal
     from ..protocol.revisions import Revision
     from ..transports.http.exchange import Application, Exchange, Head
     from .core import Core
@@ -51,7 +52,7 @@ class _Stream:
 
     __slots__ = ("connection", "exchange", "meter", "timer")
 
-    def __init__(self, core: Core, principal: str, exchange: Exchange, malformed: Callable[[], None]) -> None:
+    def __init__(self, core: Core, principal: Principal, exchange: Exchange, malformed: Callable[[], None]) -> None:
         self.exchange = exchange
         self.meter = Meter(core.policy.limits)
         self.connection = DuplexConnection(
@@ -101,10 +102,11 @@ class HttpSse:
         Raises:
             Refused: the address is not that of a stream of this principal, or too much is under way.
         """
-        session = self.store.get(_session_id(head.query), head.principal)
+        session = self.store.get(_session_id(head.query), head.principal, head.credential)
         if session is None:
             raise BadRequest("Session not found", status=404)
         connection = cast("_Stream", session.extra).connection
+        connection.authenticated(head.principal, head.credential)
         if connection.saturated:
             raise Overloaded("Too many requests under way in this session", hint="Limits.in_flight")
         exchange.respond(202, b"")

@@ -9,23 +9,24 @@ Rules of this file:
 
 from __future__ import annotations
 
-import math
-import time
 from typing import TYPE_CHECKING, cast
 
 from ..errors import BadRequest, Refused
 from ..policy.transports import limits_for
-from .serve import duplex
+from .serve import Shell, duplex
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from ..policy.principal import Principal
     from ..policy.transports import WebSocketConfig
     from ..transports.flood import Meter, Place
     from ..transports.http.asgi import Receive, Scope, Send
     from ..transports.http.exchange import Application, Head, Takeover
     from ..transports.listener import Guest, Guests
+    from ..transports.peer import Credential
     from .core import Core
+    from .duplex import DuplexConnection
     from .site import HttpSite
 
 __all__ = ["WebSocketDoor", "serve_asgi"]
@@ -53,21 +54,26 @@ class WebSocketDoor:
         from ..transports.websocket import WebSocketShell, accept
 
         fields = accept(head, self._config)
-        principal, peer = head.principal, head.peer
+        principal, peer, credential = head.principal, head.peer, head.credential
 
         def take(guests: Guests, place: Place) -> Guest:
-            left = peer.expires - time.time()
             return WebSocketShell(
                 guests,
                 place,
-                lambda shell: duplex(self._core, shell, principal),
+                lambda shell: _conversation(self._core, shell, principal, credential),
                 limits=self._limits,
                 address=peer.address,
                 compression=b"permessage-deflate" in fields,
-                expires_at=None if left == math.inf else guests.now() + left,
+                credential=credential,
             )
 
         return fields, take
+
+
+def _conversation(core: Core, shell: Shell, principal: Principal, credential: Credential | None) -> DuplexConnection:
+    connection = duplex(core, shell, principal)
+    connection.authenticated(principal, credential)
+    return connection
 
 
 async def serve_asgi(
@@ -88,8 +94,9 @@ async def serve_asgi(
         meter: of the connection.
         scope, receive, send: as ASGI has them.
     """
-    from ..transports.http.asgi import head_of, pairs, peer_of
+    from ..transports.http.asgi import ask, head_of, pairs, peer_of
     from ..transports.http.asgi_websocket import AsgiSocket
+    from ..transports.http.exchange import SECURITY_FIELDS
 
     config, core = site.websocket, site.core
     await receive()  # websocket.connect
@@ -99,21 +106,23 @@ async def serve_asgi(
             raise BadRequest("WebSocket is not served here", hint="websocket=, --ws")
         head = head_of(scope, core.policy.limits, peer)
         head.fields |= {b"upgrade": b"websocket", b"connection": b"upgrade"}  # over HTTP/2 there are no such fields
-        application.check(head)
+        await ask(application, head)
         if config.subprotocol not in cast("list[str]", scope.get("subprotocols") or []):
             raise BadRequest(f"Sec-WebSocket-Protocol must offer {config.subprotocol}")
         await ready()
         if len(site.sockets) >= core.policy.limits.connections:
             raise BadRequest("Too many connections", status=503, hint="Limits.connections")
-        socket = AsgiSocket(limits_for(core.policy.limits, config), core.policy.timeouts, meter, peer.address)
-        socket.connect(lambda shell: duplex(core, shell, head.principal))
+        socket = AsgiSocket(
+            limits_for(core.policy.limits, config), core.policy.timeouts, meter, peer.address, head.credential
+        )
+        socket.connect(lambda shell: _conversation(core, shell, head.principal, head.credential))
         site.sockets.add(socket)  # before anything is waited for: others are counting too
     except Refused as exc:
         exc.peer = peer.address
         status, body, fields = application.refusal(exc)
         extensions = cast("dict[str, object]", scope.get("extensions") or {})
         if "websocket.http.response" in extensions:
-            headers = [(b"content-type", b"application/json"), *pairs(fields + exc.reply)]
+            headers = [(b"content-type", b"application/json"), *pairs(SECURITY_FIELDS + fields + exc.reply)]
             await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
             await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
         else:

@@ -2,7 +2,8 @@
 
 Rules of this file:
 - A page is encoded the first time it is asked for and kept as bytes until the registry changes.
-- A cursor is sealed: it opens only for the listing it came from, and only while the listing has not changed.
+- A cursor is sealed: it opens only for the listing it came from, for whom it was given to, and only while the listing
+  has not changed.
 
 Spec: 2026-07-28 server/utilities/pagination, server/utilities/caching, server/discover.
 """
@@ -10,6 +11,9 @@ Spec: 2026-07-28 server/utilities/pagination, server/utilities/caching, server/d
 from __future__ import annotations
 
 import time
+from math import inf
+from struct import Struct
+from struct import error as StructError
 from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
@@ -17,27 +21,27 @@ import msgspec
 from ..errors import InvalidParams
 from ..protocol.json import encode
 from ..protocol.sealed import SealError
-from ..protocol.types import (
-    DiscoverResult,
-    Implementation,
-    ListChangedCapability,
-    ResourcesCapability,
-    ServerCapabilities,
-)
+from ..protocol.types import DiscoverResult, Implementation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Mapping
 
+    from ..policy.principal import Principal
     from ..protocol.revisions import Revision
     from ..protocol.sealed import Sealer
     from ..protocol.types import CacheScope
-    from .registry import Registry
+    from .capabilities import Offer
+    from .registry import Listed, Registry
     from .results import Wire
 
 __all__ = ["Listings"]
 
 _PURPOSE: Final = "cursor"
+_PLACE: Final = Struct(">QQ")
+"""Where a page begins, and in which listing. As long for every number: a length would tell of what is not shown."""
 _CURSOR_LIFE: Final = 24 * 3600.0
+_KEPT: Final = 1024
+"""Encoded pages that are kept; callers may see different ones."""
 _MEMBERS: Final = {
     "tools/list": "tools",
     "resources/list": "resources",
@@ -53,12 +57,13 @@ class Listings:
         page_size: items on a page; None puts everything on one.
         ttl_ms: how long clients may keep a page, in milliseconds.
         cache_scope: "public" or "private".
-        experimental: further capabilities to advertise.
+        offer: what is offered.
     """
 
     def __init__(
         self,
         registry: Registry,
+        offer: Offer,
         wire: Wire,
         sealer: Callable[[], Sealer],
         *,
@@ -69,6 +74,7 @@ class Listings:
         versions: tuple[str, ...],
     ) -> None:
         self._registry = registry
+        self._offer = offer
         self._wire = wire
         self._sealer = sealer
         self._page_size = page_size
@@ -76,7 +82,7 @@ class Listings:
         self._scope: CacheScope = cache_scope
         self.instructions = instructions
         self._versions = versions
-        self._pages: dict[tuple[str, str, int], bytes] = {}
+        self._pages: dict[tuple[object, ...], tuple[float, bytes]] = {}
         self._version = 0
 
     def changed(self) -> None:
@@ -84,75 +90,79 @@ class Listings:
         self._version += 1
         self._pages.clear()
 
-    def capabilities(self) -> ServerCapabilities:
-        """What this server advertises, which is what it answers."""
-        registry = self._registry
-        return ServerCapabilities(
-            tools=ListChangedCapability(list_changed=True) if registry.tools else None,
-            resources=ResourcesCapability(subscribe=True, list_changed=True)
-            if registry.resources or registry.templates
-            else None,
-            prompts=ListChangedCapability(list_changed=True) if registry.prompts else None,
-            completions={} if registry.completers else None,
-            logging={},
-        )
-
     def discover(self, revision: Revision) -> bytes:
         """The result of `server/discover`."""
-        key = ("server/discover", revision.version, 0)
-        page = self._pages.get(key)
-        if page is None:
-            result = DiscoverResult(
-                supported_versions=list(self._versions),
-                capabilities=self.capabilities(),
-                instructions=self.instructions,
-                ttl_ms=self._ttl_ms,
-                cache_scope=self._scope,
-            )
-            page = self._pages[key] = self._wire.struct("server/discover", result, revision)
-        return page
+        return self._kept(("server/discover", revision.version), lambda: (inf, self._discover(revision)))
+
+    def _discover(self, revision: Revision) -> bytes:
+        result = DiscoverResult(
+            supported_versions=list(self._versions),
+            capabilities=self._offer.capabilities(),
+            instructions=self.instructions,
+            ttl_ms=self._ttl_ms,
+            cache_scope=self._scope,
+        )
+        return self._wire.struct("server/discover", result, revision)
 
     def initialize(self, revision: Revision) -> bytes:
         """The result of `initialize`."""
-        key = ("initialize", revision.version, 0)
-        page = self._pages.get(key)
-        if page is None:
-            plain = cast("dict[str, object]", msgspec.to_builtins(self.capabilities()))
-            result: dict[str, object] = {
-                "protocolVersion": revision.version,
-                "capabilities": revision.capabilities(plain),
-                "serverInfo": self._wire.server_info,
-            }
-            if self.instructions is not None:
-                result["instructions"] = self.instructions
-            page = self._pages[key] = encode(revision.result("initialize", result))
-        return page
+        return self._kept(("initialize", revision.version), lambda: (inf, self._initialize(revision)))
 
-    def page(self, method: str, revision: Revision, cursor: object) -> bytes:
+    def _initialize(self, revision: Revision) -> bytes:
+        plain = cast("dict[str, object]", msgspec.to_builtins(self._offer.capabilities()))
+        result: dict[str, object] = {
+            "protocolVersion": revision.version,
+            "capabilities": revision.capabilities(plain),
+            "serverInfo": self._wire.server_info,
+        }
+        if self.instructions is not None:
+            result["instructions"] = self.instructions
+        return encode(revision.result("initialize", result))
+
+    def page(
+        self, method: str, revision: Revision, cursor: object, principal: Principal, shown: frozenset[str] | None
+    ) -> bytes:
         """The result of a list request.
+
+        Args:
+            method, revision, cursor: of the request.
+            principal: who asks. A cursor is good for whom it was given to.
+            shown: the names of the entries that it is shown; None for all.
 
         Raises:
             InvalidParams: the cursor is not one of this listing as it stands.
         """
-        start = 0 if cursor is None else self._open(method, cursor)
-        key = (method, revision.version, start)
-        page = self._pages.get(key)
-        if page is None:
-            page = self._pages[key] = self._encode(method, revision, start)
-        return page
+        whose = principal.key if self._page_size is not None else ""
+        start = 0 if cursor is None else self._open(method, cursor, whose)
+        key = (method, revision.version, start, whose, shown)
+        return self._kept(key, lambda: self._encode(method, revision, start, whose, shown))
 
-    def _items(self, method: str) -> Iterable[object]:
+    def _kept(self, key: tuple[object, ...], make: Callable[[], tuple[float, bytes]]) -> bytes:
+        """What was encoded before and still holds, or is encoded now."""
+        known = self._pages.get(key)
+        if known is None or known[0] <= time.time():
+            if len(self._pages) >= _KEPT:
+                self._pages.clear()
+            known = self._pages[key] = make()
+        return known[1]
+
+    def entries(self, method: str) -> Mapping[str, Listed]:
+        """What a listing is made from."""
         registry = self._registry
-        table = {
+        tables: dict[str, Mapping[str, Listed]] = {
             "tools/list": registry.tools,
             "resources/list": registry.resources,
             "resources/templates/list": registry.templates,
             "prompts/list": registry.prompts,
-        }[method]
-        return [entry.definition for entry in tuple(table.values())]
+        }
+        return tables[method]
 
-    def _encode(self, method: str, revision: Revision, start: int) -> bytes:
-        items = list(self._items(method))
+    def _encode(
+        self, method: str, revision: Revision, start: int, whose: str, shown: frozenset[str] | None
+    ) -> tuple[float, bytes]:
+        """A page, and until when it may be given out: its cursor does not last for ever."""
+        entries = tuple(self.entries(method).items())  # a handler's thread may register meanwhile
+        items = [entry.definition for name, entry in entries if shown is None or name in shown]
         end = len(items) if self._page_size is None else start + self._page_size
         result: dict[str, object] = {
             "resultType": "complete",
@@ -160,23 +170,30 @@ class Listings:
             "ttlMs": self._ttl_ms,
             "cacheScope": self._scope,
         }
+        until = inf
         if end < len(items):
-            payload = encode([end, self._version])
-            expires = time.time() + _CURSOR_LIFE
-            result["nextCursor"] = self._sealer().seal(_PURPOSE, payload, binding=method.encode(), expires=expires)
-        return self._wire.struct(method, result, revision)
+            now = time.time()
+            payload, binding = _PLACE.pack(end, self._version), _binding(method, whose)
+            result["nextCursor"] = self._sealer().seal(_PURPOSE, payload, binding=binding, expires=now + _CURSOR_LIFE)
+            until = now + _CURSOR_LIFE / 2
+        return until, self._wire.struct(method, result, revision)
 
-    def _open(self, method: str, cursor: object) -> int:
+    def _open(self, method: str, cursor: object, whose: str) -> int:
         try:
             if type(cursor) is not str:
                 raise SealError
-            payload = self._sealer().open(_PURPOSE, cursor, binding=method.encode(), now=time.time())
-            start, version = msgspec.json.decode(payload, type=tuple[int, int])
-        except (SealError, msgspec.MsgspecError) as exc:
+            payload = self._sealer().open(_PURPOSE, cursor, binding=_binding(method, whose), now=time.time())
+            start, version = _PLACE.unpack(payload)
+        except (SealError, StructError) as exc:
             raise InvalidParams("Invalid cursor") from exc
         if version != self._version:
             raise InvalidParams("Invalid cursor: the listing has changed, start again")
         return start
+
+
+def _binding(method: str, whose: str) -> bytes:
+    """What a cursor belongs to."""
+    return f"{method}\n{whose}".encode()
 
 
 def implementation(info: Implementation) -> dict[str, object]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from ..policy.principal import LOCAL
 from .duplex import DuplexConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..policy.principal import Principal
     from .app import Server
     from .core import Core
 
@@ -23,10 +25,10 @@ __all__ = ["MemoryConnection"]
 class MemoryConnection:
     """The client's end of a connection in memory. Made by `Server.connect_memory`."""
 
-    def __init__(self, core: Core, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, core: Core, loop: asyncio.AbstractEventLoop, principal: Principal) -> None:
         self._core = core
         self._loop = loop
-        self._connection = DuplexConnection(core, self._receive, principal="local")
+        self._connection = DuplexConnection(core, self._receive, principal=principal)
         self._waiting: list[bytes] = []
         self._scheduled = False
         self._closed = False
@@ -34,11 +36,11 @@ class MemoryConnection:
         """Called with each message of the server."""
 
     @classmethod
-    async def open(cls, server: Server) -> MemoryConnection:
+    async def open(cls, server: Server, principal: Principal | None = None) -> MemoryConnection:
         """Start the server on the running loop and connect to it."""
         core = server.core()
         await core.start()
-        return cls(core, asyncio.get_running_loop())
+        return cls(core, asyncio.get_running_loop(), LOCAL if principal is None else principal)
 
     def send(self, data: bytes) -> None:
         """Send one message to the server."""

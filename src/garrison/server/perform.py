@@ -25,14 +25,14 @@ from .disclosure import disclose
 from .results import prompt_result, resource_result
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from ..policy import SecurityPolicy
-    from ..protocol.sealed import Sealer
     from .call import Call
     from .registry import Completer, Entry, PromptEntry, ResourceEntry, TemplateEntry, ToolEntry
     from .results import Wire
-    from .subscriptions import Hub
+    from .states import States
+    from .subscriptions import Hub, MayRead
     from .threads import Workers
 
 __all__ = ["Performer"]
@@ -43,11 +43,11 @@ _COMPLETIONS = 100
 class Performer:
     """Runs handlers on one event loop; `start` says which."""
 
-    def __init__(self, wire: Wire, hub: Hub, policy: SecurityPolicy, sealer: Callable[[], Sealer]) -> None:
+    def __init__(self, wire: Wire, hub: Hub, policy: SecurityPolicy, states: States) -> None:
         self._wire = wire
         self._hub = hub
         self._policy = policy
-        self._sealer = sealer
+        self._states = states
 
     def start(self, loop: asyncio.AbstractEventLoop, workers: Workers, state: object) -> None:
         """Tie the performer to a running loop."""
@@ -108,9 +108,9 @@ class Performer:
             completion.update(total=len(values), hasMore=True)
         return self._wire.struct(call.method, {"completion": completion}, call.revision)
 
-    async def listen(self, call: Call, offered: frozenset[str]) -> bytes:
+    async def listen(self, call: Call, offered: frozenset[str], may_read: MayRead) -> bytes:
         """The result of `subscriptions/listen`, once it has ended."""
-        result = await self._hub.listen(call, offered, self._policy.limits.json_members)
+        result = await self._hub.listen(call, offered, self._policy.limits.json_members, may_read)
         return self._wire.struct(call.method, result, call.revision)
 
     async def _run(self, entry: Entry, call: Call, kwargs: dict[str, object]) -> object:
@@ -118,7 +118,7 @@ class Performer:
         injected = entry.signature.injected
         if not injected:
             return await self._invoke(entry, kwargs)
-        asker = Asker(call, self._sealer, self._policy.limits, self._policy.timeouts)
+        asker = Asker(call, self._states, self._policy.limits, self._policy.timeouts, once=entry.once)
         context: Context[object] = Context(call, asker, self._state, self._loop, self._thread)
         try:
             if not entry.provided:

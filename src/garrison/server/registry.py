@@ -20,15 +20,26 @@ from .depends import provider_of
 from .sensitive import looks_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ..protocol.headers import Mirror
     from ..protocol.types import CacheScope
+    from .rules import Rule
     from .signature import Signature
 
-__all__ = ["Completer", "PromptEntry", "Registry", "ResourceEntry", "TemplateEntry", "ToolEntry", "check_name"]
+__all__ = [
+    "Completer",
+    "Entry",
+    "Listed",
+    "PromptEntry",
+    "Registry",
+    "ResourceEntry",
+    "TemplateEntry",
+    "ToolEntry",
+    "check_name",
+]
 
-E = TypeVar("E")
+E = TypeVar("E", bound="Entry")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,128}")
 
@@ -47,7 +58,7 @@ def check_name(kind: str, name: str) -> str:
 class Entry:
     """What all registered functions have in common."""
 
-    __slots__ = ("fn", "inline", "provided", "signature", "timeout")
+    __slots__ = ("fn", "inline", "once", "provided", "rule", "signature", "timeout")
 
     def __init__(self, fn: Callable[..., object], signature: Signature, timeout: float | None, inline: bool) -> None:
         if inline and signature.is_async:
@@ -56,6 +67,10 @@ class Entry:
         self.signature = signature
         self.timeout = timeout
         self.inline = inline
+        self.rule: Rule | None = None
+        """Who may use it; None where nothing was said."""
+        self.once = False
+        """A state of it opens once."""
         self.provided = any(provider_of(annotation) is not None for _, annotation in signature.injected)
 
 
@@ -70,6 +85,8 @@ class ToolEntry(Entry):
         super().__init__(fn, signature, timeout, inline)
         self.name = check_name("tool", definition.name)
         self.definition = definition
+        hints = definition.annotations
+        self.once = hints is not None and (hints.destructive_hint is True or hints.idempotent_hint is False)
         self.direct = inline and not signature.injected
         self.publishes = signature.output_schema is not None
         try:
@@ -169,6 +186,10 @@ class PromptEntry(Entry):
         self.definition = definition
 
 
+Listed = ToolEntry | ResourceEntry | TemplateEntry | PromptEntry
+"""What stands in a listing."""
+
+
 class Completer(Entry):
     """A function that completes one argument of a prompt or one variable of a template.
 
@@ -198,6 +219,8 @@ class Registry:
         self.templates: dict[str, TemplateEntry] = {}
         self.prompts: dict[str, PromptEntry] = {}
         self.completers: dict[tuple[str, str], Completer] = {}
+        self.ruled = False
+        """Something that was registered has a rule."""
         self.changed: Callable[[str], None] = lambda kind: None
 
     def add_tool(self, entry: ToolEntry) -> None:
@@ -222,6 +245,13 @@ class Registry:
             raise RegistrationError(f"argument {argument!r} of {reference!r} has a completion already")
         self.completers[(reference, argument)] = entry
 
+    def entries(self) -> Iterable[tuple[str, Entry]]:
+        """Everything that callers can name, with what to call it in a message."""
+        yield from ((f"tool {name!r}", entry) for name, entry in self.tools.items())
+        yield from ((f"resource {uri!r}", entry) for uri, entry in self.resources.items())
+        yield from ((f"resource template {uri!r}", entry) for uri, entry in self.templates.items())
+        yield from ((f"prompt {name!r}", entry) for name, entry in self.prompts.items())
+
     def remove(self, kind: str, name: str) -> None:
         """Take a tool, resource, template or prompt away.
 
@@ -238,12 +268,15 @@ class Registry:
         if name in table:
             raise RegistrationError(f"{kind} {name!r} is registered twice")
         table[name] = entry
+        self.ruled = self.ruled or entry.rule is not None
         self.changed(group)
 
-    def find_template(self, uri: str) -> tuple[TemplateEntry, dict[str, str | list[str]]] | None:
-        """The first template, in order of registration, that this URI fits, with its variables."""
+    def find_template(
+        self, uri: str, known: Callable[[TemplateEntry], bool]
+    ) -> tuple[TemplateEntry, dict[str, str | list[str]]] | None:
+        """The first template, in order of registration, that this URI fits and that is known, with its variables."""
         for entry in tuple(self.templates.values()):  # a handler's thread may register meanwhile
             values = entry.template.match(uri)
-            if values is not None:
+            if values is not None and known(entry):
                 return entry, values
         return None

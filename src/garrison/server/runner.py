@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .call import Call
     from .desk import Desk
-    from .running import Running
+    from .running import Deliver, Running
 
 __all__ = ["Runner"]
 
@@ -61,14 +61,13 @@ class Runner:
             if running.ended and not taken_back and on_end is not None:
                 on_end()
 
-    def begin(
-        self, call: Call, deliver: Callable[[int, bytes], None], on_end: Callable[[], None] | None = None
-    ) -> Running | None:
+    def begin(self, call: Call, deliver: Deliver, on_end: Callable[[], None] | None = None) -> Running | None:
         """Have a call done.
 
         Args:
             call: the request.
-            deliver: called once with HTTP status and encoded response, now or later; never if the call is cancelled.
+            deliver: called once with HTTP status, encoded response and the error if it is one, now or later; never if
+                the call is cancelled.
             on_end: called when a call that was not done at once is over, answered or not.
 
         Returns:
@@ -81,7 +80,7 @@ class Runner:
                 return None
         except BaseException as exc:  # noqa: BLE001 - nothing a handler does may end the loop that serves the others
             error = disclose(exc, call.method)
-            deliver(error.http_status, encode_failure(call.id, error, call.revision))
+            deliver(error.http_status, encode_failure(call.id, error, call.revision), error)
             return None
         if self._make is None:
             from .running import Running
@@ -136,4 +135,4 @@ class Runner:
 
 def _who(running: Running) -> str | None:
     """On whose account a call is; None for a subscription, which is on nobody's."""
-    return None if running.call.method == _LISTEN else running.call.principal
+    return None if running.call.method == _LISTEN else running.call.principal.account

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 from ..errors import InternalError, McpError
 from ..protocol.envelope import encode_result
@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
     from .call import Call
 
-__all__ = ["Running"]
+__all__ = ["Deliver", "Running"]
+
+
+class Deliver(Protocol):
+    """Takes the answer to a call."""
+
+    def __call__(self, status: int, body: bytes, error: McpError | None = None) -> None: ...
+
 
 if sys.version_info >= (3, 12):
 
@@ -50,9 +57,7 @@ class Running:
         "task",
     )
 
-    def __init__(
-        self, call: Call, deliver: Callable[[int, bytes], None], coroutine: Coroutine[object, object, bytes]
-    ) -> None:
+    def __init__(self, call: Call, deliver: Deliver, coroutine: Coroutine[object, object, bytes]) -> None:
         self.call = call
         self._deliver = deliver
         self._coroutine = coroutine
@@ -68,7 +73,7 @@ class Running:
         """Answer with this error instead of running."""
         self._coroutine.close()
         disclose(error, self.call.method)
-        self._answer(error.http_status, encode_failure(self.call.id, error, self.call.revision))
+        self._answer(error.http_status, encode_failure(self.call.id, error, self.call.revision), error)
 
     def start(self, loop: asyncio.AbstractEventLoop, on_end: Callable[[], None]) -> None:
         """Run until the first wait. If the call is not over then, start its clock.
@@ -94,6 +99,7 @@ class Running:
     async def _run(self) -> None:
         call = self.call
         try:
+            failure: McpError | None = None
             status, body = 200, encode_result(call.id, await self._coroutine)
         except asyncio.CancelledError as exc:
             task = asyncio.current_task()
@@ -103,18 +109,19 @@ class Running:
                     self._end()
                 raise
             # Not cancelled: the handler let the cancellation of something of its own through.
-            error: McpError = disclose(exc, call.method)
-            status, body = error.http_status, encode_failure(call.id, error, call.revision)
+            failure = disclose(exc, call.method)
+            status, body = failure.http_status, encode_failure(call.id, failure, call.revision)
         except BaseException as exc:  # noqa: BLE001 - nothing a handler does may end the loop that serves the others
-            error = exc if type(exc) is not InternalError and isinstance(exc, McpError) else disclose(exc, call.method)
-            status, body = error.http_status, encode_failure(call.id, error, call.revision)
+            told = type(exc) is not InternalError and isinstance(exc, McpError)
+            failure = cast("McpError", exc) if told else disclose(exc, call.method)
+            status, body = failure.http_status, encode_failure(call.id, failure, call.revision)
         if not self.ended:
-            self._answer(status, body)
+            self._answer(status, body, failure)
 
-    def _answer(self, status: int, body: bytes) -> None:
+    def _answer(self, status: int, body: bytes, error: McpError | None = None) -> None:
         self._stop()
         try:
-            self._deliver(status, body)
+            self._deliver(status, body, error)
         finally:
             self._end()  # after the answer: what is told here takes an unanswered call for one that was taken back
 
@@ -156,7 +163,7 @@ class Running:
         self._timer = None
         call, task = self.call, self.task
         error = disclose(TimeoutError(), call.method)
-        self._answer(error.http_status, encode_failure(call.id, error, call.revision))
+        self._answer(error.http_status, encode_failure(call.id, error, call.revision), error)
         if task is not None:
             task.cancel()
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from .. import events
 from ..errors import ConfigurationError
 from ..policy.listening import check_listening, check_parts, is_loopback
+from ..policy.principal import LOCAL, Principal
 
 if TYPE_CHECKING:
     import asyncio
@@ -86,7 +87,7 @@ def stdio_shell(core: Core, reading: int, writing: int) -> StdioShell:
     from ..transports.stdio import StdioShell
 
     shell = StdioShell(reading, writing, core.policy.limits, core.policy.timeouts)
-    shell.connect(lambda shell: duplex(core, shell, "local"))
+    shell.connect(lambda shell: duplex(core, shell, LOCAL))
     return shell
 
 
@@ -115,7 +116,7 @@ class Shell(Protocol):
         ...
 
 
-def duplex(core: Core, shell: Shell, principal: str, message_bytes: int | None = None) -> DuplexConnection:
+def duplex(core: Core, shell: Shell, principal: Principal, message_bytes: int | None = None) -> DuplexConnection:
     """The server's side of a connection on which both speak at any time; `message_bytes` as for `DuplexConnection`."""
     from .duplex import DuplexConnection
 
@@ -151,8 +152,15 @@ def resolve_token(server: Server, token: str | None, *, certificates: bool = Fal
         certificates: clients show certificates, so that nothing else is asked for.
 
     Raises:
-        ConfigurationError: a token that is too short or has characters a header cannot carry.
+        ConfigurationError: a token that is too short or has characters a header cannot carry, or is given to a server
+            that is protected by `auth`.
     """
+    if server.auth is not None:
+        if token is not None:
+            raise ConfigurationError(
+                "token= (--token) and Server(auth=...) are two ways to say who may ask: leave the token out"
+            )
+        return None, False
     given = given_token(token)
     if given is not None:
         return given, False
@@ -186,7 +194,8 @@ class HttpServing:
         from .site import check_site
 
         check_site(server, path)
-        check_listening(server.policy, host, tls=tls, token=given_token(token) is not None, unix=unix is not None)
+        known = server.auth is not None or given_token(token) is not None
+        check_listening(server.policy, host, tls=tls, token=known, unix=unix is not None)
         check_parts(websocket, unix)
         self.server = server
         self.port = port
@@ -389,7 +398,8 @@ class UnixServing:
 
         place.let_in()  # the kernel has said who it is
         most = self.listener.limits.message_bytes
-        return UnixShell(self.listener, place, lambda shell: duplex(self.core, shell, f"uid:{peer.uid}", most))
+        principal = Principal(f"uid:{peer.uid}", owner=peer.uid == os.geteuid(), local=True)
+        return UnixShell(self.listener, place, lambda shell: duplex(self.core, shell, principal, most))
 
     async def __aenter__(self) -> UnixServing:
         await self.start()

@@ -14,7 +14,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Final, cast
 
-from ..errors import ConnectionLost, InvalidParams, InvalidRequest, McpError, MethodNotFound, Overloaded, RemoteError
+from ..errors import ConnectionLost, InvalidParams, InvalidRequest, McpError, Overloaded, RemoteError
 from ..protocol.envelope import encode_request
 from ..protocol.json import encode
 from ..protocol.revisions import LEGACY, get
@@ -24,15 +24,17 @@ from .subscriptions import Listener
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ..policy import Limits, Timeouts
+    from ..policy.principal import Principal
     from ..protocol.envelope import Request, Response
     from ..protocol.revisions import Revision
     from ..protocol.types import LoggingLevel
+    from ..transports.peer import Credential
     from .call import Channel
+    from .capabilities import Offer
     from .listings import Listings
-    from .registry import Registry
     from .subscriptions import Hub
 
 __all__ = ["LegacyDoor", "Session", "SessionStore"]
@@ -55,6 +57,7 @@ class Session:
         "began",
         "capabilities",
         "client_info",
+        "credential",
         "extra",
         "id",
         "listener",
@@ -65,13 +68,15 @@ class Session:
     )
 
     def __init__(
-        self, id: str, revision: Revision, principal: str, capabilities: dict[str, object], client_info: object
+        self, id: str, revision: Revision, principal: Principal, capabilities: dict[str, object], client_info: object
     ) -> None:
         self.id = id
         self.revision = revision
         self.principal = principal
         self.capabilities = capabilities
         self.client_info = client_info
+        self.credential: Credential | None = None
+        """What its last request showed."""
         self.log_level: int | None = LOGGING_LEVELS["info"]
         self.began = self.used = time.monotonic()
         self.listener: Listener | None = None
@@ -143,16 +148,20 @@ class SessionStore:
                 raise Overloaded("Too many sessions", hint="Limits.sessions, Timeouts.session_idle")
         self._sessions[session.id] = session
 
-    def get(self, id: str, principal: str) -> Session | None:
-        """The principal's session of this id. Someone else's is as unknown as an invented one."""
+    def get(self, id: str, principal: Principal, credential: Credential | None = None) -> Session | None:
+        """The principal's session of this id. Someone else's is as unknown as an invented one.
+
+        From here on the session is used with what this credential allows.
+        """
         session = self._sessions.get(id)
-        if session is None or session.principal != principal:
+        if session is None or session.principal.key != principal.key:
             return None
         now = time.monotonic()
         if self._over(session, now):
             self.remove(session)
             return None
         session.used = now
+        session.principal, session.credential = principal, credential
         return session
 
     def _over(self, session: Session, now: float) -> bool:
@@ -180,12 +189,19 @@ class SessionStore:
 class LegacyDoor:
     """What only handshake revisions know: `initialize`, `ping`, `logging/setLevel`, `resources/subscribe`."""
 
-    def __init__(self, registry: Registry, listings: Listings, hub: Hub) -> None:
-        self._registry = registry
+    def __init__(
+        self,
+        offer: Offer,
+        listings: Listings,
+        hub: Hub,
+        may_read: Callable[[Principal, str], bool | Awaitable[bool]],
+    ) -> None:
+        self._offer = offer
+        self._may_read = may_read
         self._listings = listings
         self._hub = hub
 
-    def initialize(self, request: Request, principal: str) -> tuple[Session, bytes]:
+    def initialize(self, request: Request, principal: Principal) -> tuple[Session, bytes]:
         """The session that an `initialize` request opens, and the result to answer.
 
         Raises:
@@ -211,7 +227,7 @@ class LegacyDoor:
 
     def listen(self, session: Session, send: Callable[[str, dict[str, object]], None]) -> None:
         """Tell the session about changed listings and, when it subscribes, about resources."""
-        listener = session.listener = Listener(send)
+        listener = session.listener = Listener(send, lambda: session.principal, self._may_read)
         listener.methods.update(f"notifications/{kind}/list_changed" for kind in _LISTS)
         self._hub.add(listener)
 
@@ -230,6 +246,7 @@ class LegacyDoor:
         method = request.method
         if method == "ping":
             return b"{}"
+        self._offer.check(method)
         if method == "logging/setLevel":
             level = request.params.get("level")
             number = LOGGING_LEVELS.get(cast("LoggingLevel", level)) if type(level) is str else None
@@ -244,8 +261,6 @@ class LegacyDoor:
         return None
 
     def _subscribe(self, request: Request, session: Session, *, subscribe: bool) -> bytes:
-        if not self._registry.resources and not self._registry.templates:
-            raise MethodNotFound
         uri = request.params.get("uri")
         if type(uri) is not str:
             raise InvalidParams("params.uri must be a string")
@@ -274,6 +289,7 @@ class LegacyDoor:
             session.client_info,
             session.log_level,
         )
+        call.credential = session.credential
         meta = request.params.get("_meta")
         if type(meta) is dict:
             optional_fields(call, cast("dict[str, object]", meta))

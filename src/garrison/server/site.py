@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .. import events
 from ..errors import ConfigurationError
+from ..gate.authentication import Certified, NobodyAsked, OneToken
 from ..gate.http import HttpGate
+from ..transports.peer import Until
 from .http import HttpApplication
 from .http_legacy import LegacyHttp
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
 
+    from ..gate.authentication import Authenticator
     from ..policy.transports import WebSocketConfig
     from ..transports.http.asgi_websocket import AsgiSocket
     from ..transports.http.exchange import Application
@@ -27,15 +31,26 @@ __all__ = ["HttpSite", "check_site"]
 
 
 def check_site(server: Server, path: str) -> None:
-    """Refuse an endpoint, or names of hosts, origins and proxies, that could not be served.
+    """Refuse an endpoint, or names of hosts, origins and proxies, that could not be served, and scopes without tokens.
+
+    What a protected server offers to nobody, because no rule was declared, is named in a security event.
 
     Raises:
-        ConfigurationError: one of them is not of its form, or the path is one of HTTP+SSE's own.
+        ConfigurationError: one of them is not of its form, or the path is one of HTTP+SSE's own; or something needs
+            scopes that no caller can have.
     """
     others = _others(server)
     if not path.startswith("/") or path in others:
         raise ConfigurationError(f"path={path!r}: it must begin with a slash and not be an endpoint of HTTP+SSE")
-    HttpGate(server.policy, port=None, path=path, token=None, methods=frozenset(), others=others)
+    HttpGate(server.policy, port=None, path=path, authenticator=NobodyAsked(), methods=frozenset(), others=others)
+    if server.auth is None:
+        named = next((name for name, entry in server.registry.entries() if entry.rule and entry.rule.scopes), None)
+        if named is not None:
+            raise ConfigurationError(f"{named} needs scopes, and nothing says who has which: set Server(auth=...)")
+        return
+    bare = [name for name, entry in server.registry.entries() if entry.rule is None]
+    if bare and not server.has_default_rule:
+        events.record("access.undeclared", f"offered to nobody: {', '.join(bare[:20])}", setting="scopes=, public=")
 
 
 def _others(server: Server) -> Mapping[str, frozenset[bytes]]:
@@ -45,6 +60,22 @@ def _others(server: Server) -> Mapping[str, frozenset[bytes]]:
     from .http_sse import ENDPOINTS
 
     return ENDPOINTS
+
+
+def _documents(server: Server, path: str) -> Mapping[str, bytes]:
+    """What everybody may read: the metadata of a protected resource (RFC 9728 section 3).
+
+    It is served where its identifier leads to, and where the endpoint's own path does: in front of the server there may
+    be what changes paths.
+    """
+    auth = server.auth
+    if auth is None or auth.metadata is None or auth.metadata_url is None:
+        return {}
+    from ..protocol.uri import parse_uri
+
+    document = auth.metadata.to_json()
+    well_known = "/.well-known/oauth-protected-resource"
+    return {parse_uri(auth.metadata_url).path: document, well_known + path.rstrip("/"): document}
 
 
 class HttpSite:
@@ -72,15 +103,16 @@ class HttpSite:
         identity: Callable[[Mapping[str, object]], str | None] | None = None,
     ) -> None:
         self._others = _others(server)
+        self._end: Callable[[], None] = lambda: None
         self._server = server
         self._path = path
-        self._token = token
+        self._documents = _documents(server, path)
         self._loop = loop
         self.websocket = websocket
         self.sockets: set[AsgiSocket] = set()
         """Open WebSockets of an ASGI host."""
         self._http = http
-        self._identity = identity
+        self._authenticator = self._authenticated(token, identity)
         self.core = server.core()
         self.legacy = LegacyHttp(self.core, stateless=server.legacy == "stateless") if server.legacy != "off" else None
         self.sse: HttpSse | None = None
@@ -101,21 +133,29 @@ class HttpSite:
             port=port,
             local=local,
             path=self._path,
-            token=self._token,
+            authenticator=self._authenticator,
             methods=frozenset({b"GET", b"DELETE"}) if self.legacy is not None else frozenset(),
-            others=self._others,
+            others={**self._others, **dict.fromkeys(self._documents, frozenset({b"GET"}))},
+            open_paths=frozenset(self._documents),
             http=self._http,
             websocket=self.websocket is not None,
             secure=secure,
             public=public,
-            identity=self._identity,
         )
         door = None
         if self.websocket is not None:
             from .http_websocket import WebSocketDoor
 
             door = WebSocketDoor(self.core, self.websocket)
-        application = HttpApplication(self.core, gate, self.legacy, self._loop, door)
+        application = HttpApplication(
+            self.core,
+            gate,
+            self.legacy,
+            self._loop,
+            door,
+            documents={path.encode(): document for path, document in self._documents.items()},
+            insufficient=self.insufficient,
+        )
         if not self._server.http_sse:
             return application
         from .http_sse import HttpSse, HttpSseApplication
@@ -124,8 +164,25 @@ class HttpSite:
             self.sse = HttpSse(self.core, self._loop)
         return HttpSseApplication(application, self.sse)
 
+    def _authenticated(
+        self, token: str | None, identity: Callable[[Mapping[str, object]], str | None] | None
+    ) -> Authenticator:
+        """What finds out who asks."""
+        self.insufficient: Callable[[tuple[str, ...]], bytes] = lambda scopes: b""
+        if self._server.auth is not None:
+            from ..auth.resource.authenticator import TokenAuthenticator
+
+            tokens = TokenAuthenticator(self._server.auth, path=self._path, identity=identity)
+            self.insufficient = tokens.insufficient
+            self._end = tokens.close
+            return tokens
+        if identity is not None:
+            return Certified(identity, Until, token)
+        return NobodyAsked() if token is None else OneToken(token)
+
     def close_sessions(self) -> None:
-        """End the sessions of handshake revisions, and their streams."""
+        """End the sessions of handshake revisions, their streams, and what is being asked about tokens."""
+        self._end()
         if self.legacy is not None:
             self.legacy.close()
         if self.sse is not None:

@@ -10,6 +10,8 @@ Spec: 2026-07-28 basic/patterns/subscriptions.
 from __future__ import annotations
 
 import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from ..errors import InvalidParams, TooManyRequests
@@ -17,11 +19,13 @@ from ..protocol.types import SUBSCRIPTION_ID_KEY
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
 
+    from ..policy.principal import Principal
     from .call import Call
 
-__all__ = ["Hub", "Listener"]
+__all__ = ["Hub", "Listener", "MayRead"]
+
+MayRead = Callable[["Principal", str], "bool | Awaitable[bool]"]
 
 _FLAGS: Final = {
     "toolsListChanged": "notifications/tools/list_changed",
@@ -32,12 +36,25 @@ _UPDATED: Final = "notifications/resources/updated"
 
 
 class Listener:
-    """One subscriber: the methods and URIs it wants, and where its notifications go."""
+    """One subscriber: the methods and URIs it wants, and where its notifications go.
 
-    __slots__ = ("methods", "send", "uris")
+    Args:
+        send: takes a notification.
+        principal: who it is, with what it may do now.
+        may_read: whether a principal may read a URI. Asked for each change, so that a right that was lost is lost.
+    """
 
-    def __init__(self, send: Callable[[str, dict[str, object]], None]) -> None:
+    __slots__ = ("may_read", "methods", "principal", "send", "uris")
+
+    def __init__(
+        self,
+        send: Callable[[str, dict[str, object]], None],
+        principal: Callable[[], Principal],
+        may_read: MayRead,
+    ) -> None:
         self.send = send
+        self.principal = principal
+        self.may_read = may_read
         self.methods: set[str] = set()
         self.uris: set[str] = set()
 
@@ -47,13 +64,16 @@ class Hub:
 
     Args:
         most: open `subscriptions/listen` streams at once.
+        patience: seconds for a policy function that is asked whether a subscriber may hear of a change.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, patience: float) -> None:
         self._most = most
+        self._patience = patience
         self._streams = 0
         self._listeners: set[Listener] = set()
         self._closing: set[asyncio.Future[None]] = set()
+        self._telling: dict[tuple[Listener, str], asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
 
@@ -79,37 +99,62 @@ class Hub:
             if method in listener.methods:
                 listener.send(method, {})
 
-    def resource_updated(self, uri: str) -> None:
-        """Tell who subscribed to this URI that its contents changed."""
-        if self._elsewhere(self.resource_updated, uri):
+    def resource_updated(self, uri: str, tenant: str | None = None) -> None:
+        """Tell who subscribed to this URI, and may read it, that its contents changed; None tells every tenant."""
+        if self._elsewhere(self.resource_updated, uri, tenant):
             return
         for listener in tuple(self._listeners):
-            if uri in listener.uris:
+            if uri not in listener.uris or (tenant is not None and listener.principal().tenant != tenant):
+                continue
+            if (listener, uri) in self._telling:
+                continue  # it will hear of this change too, if it may
+            may = listener.may_read(listener.principal(), uri)
+            if may is True:
                 listener.send(_UPDATED, {"uri": uri})
+            elif may is not False and self._loop is not None:
+                task = self._telling[listener, uri] = self._loop.create_task(self._told(listener, uri, may))
+                task.add_done_callback(partial(self._was_told, listener, uri))
 
-    def _elsewhere(self, tell: Callable[[str], None], what: str) -> bool:
+    async def _told(self, listener: Listener, uri: str, may: Awaitable[bool]) -> None:
+        import asyncio
+
+        try:
+            async with asyncio.timeout(self._patience):
+                may_hear = await may
+        except TimeoutError:
+            return  # that function has not said yes
+        if may_hear and listener in self._listeners:
+            listener.send(_UPDATED, {"uri": uri})
+
+    def _was_told(self, listener: Listener, uri: str, task: asyncio.Task[None]) -> None:
+        del self._telling[listener, uri]
+
+    def _elsewhere(self, tell: Callable[..., None], *what: object) -> bool:
         """True if this is a worker's thread; the loop's thread tells instead."""
         if self._loop is None or threading.get_ident() == self._thread:
             return False
         try:
-            self._loop.call_soon_threadsafe(tell, what)
+            self._loop.call_soon_threadsafe(tell, *what)
         except RuntimeError:
             self._loop = None  # that loop is closed, and nobody listens on it
         return True
 
     def close(self) -> None:
         """End every stream gracefully: each gets its response."""
+        for task in self._telling.values():
+            task.cancel()
         for future in tuple(self._closing):
             if not future.done():
                 future.set_result(None)
 
-    async def listen(self, call: Call, offered: frozenset[str], most_uris: int) -> dict[str, object]:
+    async def listen(self, call: Call, offered: frozenset[str], most_uris: int, may_read: MayRead) -> dict[str, object]:
         """Serve one `subscriptions/listen` request until the server closes or the request is cancelled.
 
         Args:
             call: the request.
             offered: the filter members this server can honour.
             most_uris: how many resources one stream may name.
+            may_read: whether a principal may read a URI.
         """
         import asyncio
 
@@ -121,7 +166,9 @@ class Hub:
         honoured = _honoured(cast("dict[str, object]", wanted), offered, most_uris)
         meta: dict[str, object] = {SUBSCRIPTION_ID_KEY: call.id}
         channel = call.channel
-        listener = Listener(lambda method, params: channel.notify(method, {**params, "_meta": meta}))
+        listener = Listener(
+            lambda method, params: channel.notify(method, {**params, "_meta": meta}), lambda: call.principal, may_read
+        )
         listener.methods.update(_FLAGS[name] for name in honoured if name in _FLAGS)
         listener.uris.update(cast("list[str]", honoured.get("resourceSubscriptions", [])))
         channel.notify("notifications/subscriptions/acknowledged", {"_meta": meta, "notifications": honoured})

@@ -39,7 +39,8 @@ def check_workers(server: Server, count: int) -> None:
     """Refuse what several processes cannot do together.
 
     Raises:
-        ConfigurationError: no shared key, sessions, or a platform that cannot fork. The message names the setting.
+        ConfigurationError: no shared key, no shared memory of what may be used once, sessions, or a platform that
+            cannot fork. The message names the setting.
     """
     if type(count) is not int or count < 1:
         raise ConfigurationError(f"workers={count!r}: a positive number")
@@ -51,6 +52,12 @@ def check_workers(server: Server, count: int) -> None:
         raise ConfigurationError(
             f"workers={count}: each would seal with a key of its own; give the server a state_key of 32 bytes that all "
             "of them share"
+        )
+    once = next((name for name, entry in server.registry.entries() if entry.once and entry.signature.injected), None)
+    if once is not None and not server.has_replays:
+        raise ConfigurationError(
+            f"workers={count}: {once} may be answered once, and each worker would remember that for itself; give the "
+            "server replays= that all of them share"
         )
     if server.legacy == "sessions":
         raise ConfigurationError(

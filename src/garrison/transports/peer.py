@@ -7,12 +7,41 @@ Rules of this file:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Protocol, final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LOCAL", "Peer"]
+__all__ = ["LOCAL", "Credential", "Peer", "Until"]
+
+
+class Credential(Protocol):
+    """What shows who a peer is, and may end while it is used."""
+
+    def left(self, now: float) -> float:
+        """Seconds for which it holds, after which it is to be asked again. 0.0 or less: it has ended.
+
+        Args:
+            now: the time, in seconds of `time.time`.
+        """
+        ...
+
+
+@final
+class Until:
+    """A credential that ends at a time.
+
+    Args:
+        expires: in seconds of `time.time`.
+    """
+
+    __slots__ = ("_expires",)
+
+    def __init__(self, expires: float) -> None:
+        self._expires = expires
+
+    def left(self, now: float) -> float:
+        return self._expires - now
 
 
 @final

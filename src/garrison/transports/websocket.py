@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import time
 import zlib
 from typing import TYPE_CHECKING, Final
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .flood import Place
     from .http.exchange import Head
     from .listener import Guests
+    from .peer import Credential
 
 __all__ = ["WebSocketShell", "accept"]
 
@@ -204,16 +206,16 @@ class WebSocketShell(DuplexShell):
     Args:
         guests, place, connect, limits, address: see `DuplexShell`.
         compression: it was agreed to.
-        authorized: asked before every message; False ends the connection with 1008.
-        expires_at: loop time at which the credential, and with it the connection, ends; None: it does not.
+        credential: what the handshake showed; asked before every message, and the connection ends with it, with 1008.
+            None: it does not end.
     """
 
     __slots__ = (
+        "_ask_at",
         "_at",
-        "_authorized",
         "_chunk",
         "_compression",
-        "_expires_at",
+        "_credential",
         "_frames",
         "_inflate",
         "_need",
@@ -233,13 +235,12 @@ class WebSocketShell(DuplexShell):
         limits: Limits | None = None,
         address: str = "",
         compression: bool = False,
-        authorized: Callable[[], bool] | None = None,
-        expires_at: float | None = None,
+        credential: Credential | None = None,
     ) -> None:
         super().__init__(guests, place, connect, limits=limits, address=address)
         self._compression = compression
-        self._authorized = authorized
-        self._expires_at = expires_at
+        self._credential = credential
+        self._ask_at = guests.loop.time()
         self._chunk: bytes | bytearray = b""
         self._at = 0
         self._partial: bytearray | None = None
@@ -365,7 +366,7 @@ class WebSocketShell(DuplexShell):
                 message.decode()
             except UnicodeDecodeError:
                 return self._fail(_NOT_UTF8, "text that is not UTF-8")
-        if self._authorized is not None and not self._authorized():
+        if self._credential is not None and self._credential.left(time.time()) <= 0.0:
             self._ending = _POLICY, "credential expired"
             return True
         self._receive(message)
@@ -425,8 +426,8 @@ class WebSocketShell(DuplexShell):
     def _clocks(self, now: float) -> list[Clock]:
         clocks = super()._clocks(now)
         if not self.closing:
-            if self._expires_at is not None:
-                clocks.append((self._expires_at, self._expired))
+            if self._credential is not None:
+                clocks.append((self._ask_at, self._look))
             if self._reading and not self._shut and self._room is None:  # a ping would wait behind what waits
                 if self._pinged > self._heard:
                     clocks.append((self._pinged + self._timeouts.pong, self._silent))
@@ -434,8 +435,13 @@ class WebSocketShell(DuplexShell):
                     clocks.append((self._heard + self._timeouts.ping, self._ping))
         return clocks
 
-    def _expired(self) -> None:
-        self.close(_POLICY, "credential expired")
+    def _look(self) -> None:
+        """Whether the credential still holds."""
+        left = 0.0 if self._credential is None else self._credential.left(time.time())
+        if left <= 0.0:
+            self.close(_POLICY, "credential expired")
+        else:
+            self._ask_at = self._guests.now() + left
 
     def _ping(self) -> None:
         self._pinged = self._loop.time()

@@ -33,7 +33,7 @@ from .flood import Meter
 from .outgoing import Outgoing, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from websockets.extensions.base import ClientExtensionFactory
 
@@ -90,6 +90,8 @@ class WebSocketConnection(Outgoing):
         self._on_text = on_text
         self._on_too_large = on_too_large
         self._frames = _protocol(handshake, limits)
+        self.answer: Mapping[str, str] = {}
+        """The fields of an answer that refused the handshake: names in lower case, repeated ones joined by commas."""
         self._agreed: asyncio.Future[None] = self.loop.create_future()
         self._head = bytearray()
         self._partial = bytearray()
@@ -177,6 +179,7 @@ class WebSocketConnection(Outgoing):
         if protocol != "HTTP/1.1" or not (code.isascii() and code.isdigit()):
             raise ProtocolViolation(f"{self._where} does not speak HTTP/1.1")
         if code != "101":
+            self.answer = _fields(lines[1:])
             raise self._other(int(code), lines[1:])
         self._frames.receive_data(head)
         self._frames.events_received()
@@ -310,6 +313,16 @@ class WebSocketConnection(Outgoing):
         else:
             due = self._heard + self.timeouts.ping
         self._watch = self.loop.call_at(due, self._look)
+
+
+def _fields(lines: list[str]) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        key, value = name.strip().lower(), value.strip()
+        if key:
+            fields[key] = f"{fields[key]}, {value}" if key in fields else value
+    return fields
 
 
 def _protocol(handshake: Handshake, limits: Limits) -> ClientProtocol:

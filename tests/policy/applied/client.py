@@ -6,7 +6,10 @@ import asyncio
 from typing import Any
 
 from garrison import Client, Context, SecurityPolicy, Server, Timeouts, __version__
+from garrison.auth.client.settings import AuthSettings
 from tests.client.fakes import http_server, modern, program, text
+from tests.client.oauth import said, scene
+from tests.client.test_oauth_programs import ROBOT, SECRET
 from tests.support.mcp import LEGACY, MODERN
 from tests.support.raw_http import TOKEN, serving
 
@@ -229,3 +232,14 @@ async def on_stderr(value: object) -> object:
     heard: list[bytes] = []
     await local(on_stderr=heard.append if value else None)
     return b"".join(heard).strip()
+
+
+@case(Client, "auth", default="AuthenticationRequired", changed=(SECRET, "ok"))
+async def auth(value: AuthSettings | None) -> object:
+    async with scene(clients=[ROBOT]) as (_, server, _):
+
+        async def call() -> str:
+            async with Client(server.url, auth=value, policy=POLICY, era="modern") as client:
+                return await said(client)
+
+        return await outcome(call())

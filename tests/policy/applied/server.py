@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from garrison import Client, Context, Limits, SecurityPolicy, Server, Timeouts
-from garrison.protocol.types import Icon
+from garrison.protocol.types import Icon, ToolAnnotations
 from tests.support.mcp import call, modern, post
 from tests.support.raw_http import TOKEN, connected, exchange, request, serving, standard
 
@@ -98,6 +98,31 @@ async def state_key(value: str | None) -> object:
     given = dict.fromkeys(asked["inputRequests"], YES)
     message["params"] |= {"requestState": asked["requestState"], "inputResponses": given}
     async with serving(second) as running:
+        answer = (await exchange(running.port, post(running.port, message))).json
+    return "result" if "result" in answer else "error"
+
+
+class Once:
+    """A memory of what was used in which everything was used already."""
+
+    def take(self, key: str, until: float) -> bool:
+        return False
+
+
+@case(Server, "replays", default="result", changed=(Once(), "error"))
+async def replays(value: Once | None) -> object:
+    """Whether the answer to a tool that destroys something is taken."""
+    server = make(replays=value)
+
+    async def wipe(ctx: Context) -> str:
+        return (await ctx.elicit("all of it?", {"type": "object", "properties": {}})).action
+
+    server.add_tool(wipe, annotations=ToolAnnotations(destructive_hint=True))
+    message = call("wipe", capabilities={"elicitation": {}})
+    async with serving(server) as running:
+        asked = (await exchange(running.port, post(running.port, message))).json["result"]
+        given = {name: {"action": "accept", "content": {}} for name in asked["inputRequests"]}
+        message["params"] |= {"requestState": asked["requestState"], "inputResponses": given}
         answer = (await exchange(running.port, post(running.port, message))).json
     return "result" if "result" in answer else "error"
 

@@ -30,7 +30,7 @@ def make() -> Server:
 
     @server.tool(inline=True)
     def who(ctx: Context) -> str:
-        return ctx.principal
+        return str(ctx.principal)
 
     return server
 

@@ -5,6 +5,8 @@ Spec: 2026-07-28 server/tools, server/resources, server/prompts, basic "Capabili
 
 from __future__ import annotations
 
+import msgspec
+
 from .content import Annotations, Icon
 from .wire import Meta, Number, Value, Wire
 
@@ -61,6 +63,26 @@ class ServerCapabilities(Wire, frozen=True):
     logging: dict[str, Value] | None = None
     extensions: dict[str, dict[str, Value]] | None = None
     experimental: dict[str, dict[str, Value]] | None = None
+
+    def with_tools(self) -> ServerCapabilities:
+        """The same, with tools."""
+        return msgspec.structs.replace(self, tools=ListChangedCapability(list_changed=True))
+
+    def with_resources(self) -> ServerCapabilities:
+        """The same, with resources."""
+        return msgspec.structs.replace(self, resources=ResourcesCapability(subscribe=True, list_changed=True))
+
+    def with_prompts(self) -> ServerCapabilities:
+        """The same, with prompts."""
+        return msgspec.structs.replace(self, prompts=ListChangedCapability(list_changed=True))
+
+    def with_completions(self) -> ServerCapabilities:
+        """The same, with completions."""
+        return msgspec.structs.replace(self, completions={})
+
+    def with_logging(self) -> ServerCapabilities:
+        """The same, with log messages."""
+        return msgspec.structs.replace(self, logging={})
 
 
 class SamplingCapability(Wire, frozen=True):

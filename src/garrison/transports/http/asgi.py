@@ -15,6 +15,7 @@ ASGI 3.0, "HTTP & WebSocket ASGI Message Format" 2.5; RFC 9110.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Final, cast
 
@@ -28,9 +29,10 @@ from .exchange import SECURITY_FIELDS, Head
 if TYPE_CHECKING:
     from ...policy import Limits, Timeouts
     from ..flood import Floods, Meter
+    from ..peer import Credential
     from .exchange import Application
 
-__all__ = ["AsgiShell", "Fields", "Message", "Receive", "Scope", "Send", "head_of", "pairs", "peer_of"]
+__all__ = ["AsgiShell", "Fields", "Message", "Receive", "Scope", "Send", "ask", "head_of", "pairs", "peer_of"]
 
 Scope = MutableMapping[str, object]
 Message = MutableMapping[str, object]
@@ -43,6 +45,8 @@ _MOST_LENGTH_DIGITS: Final = 15
 _METERS: Final = 32
 """Meters of one address: its connections are told apart by their port, and coming again is no new burst."""
 _LONGEST_WAIT: Final = 5.0
+_ASKED: Final = 4
+"""Times that the gate is asked about one request."""
 
 
 def pairs(lines: bytes) -> Fields:
@@ -65,6 +69,7 @@ class _Exchange:
         "_complete",
         "_fields",
         "_gone",
+        "_lease",
         "_limits",
         "_peer",
         "_reply",
@@ -76,6 +81,7 @@ class _Exchange:
         "_streaming",
         "_timeouts",
         "_waiting",
+        "credential",
         "meter",
         "on_gone",
     )
@@ -95,6 +101,8 @@ class _Exchange:
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self.on_gone: Callable[[], None] | None = None
+        self.credential: Credential | None = None
+        self._lease: asyncio.TimerHandle | None = None
 
     # Exchange
 
@@ -119,6 +127,7 @@ class _Exchange:
         self._fields = [*_STREAM, *pairs(fields), *self._reply]
         self._streaming = True
         self._changed.set()
+        self._look()
 
     def send_event(self, event: bytes) -> None:
         if self._gone or not self._streaming:
@@ -144,6 +153,15 @@ class _Exchange:
             setting = "Limits.malformed_per_minute"
             events.record("limit.reached", "too many malformed messages", peer=self._peer.address, setting=setting)
             self._reply = [*self._reply, _CLOSE]
+
+    def _look(self) -> None:
+        """End the stream when its credential has ended."""
+        if self.credential is not None and not self._gone:
+            left = self.credential.left(time.time())
+            if left <= 0.0:
+                self.leave()
+            elif left < float("inf"):
+                self._lease = asyncio.get_running_loop().call_later(left, self._look)
 
     def _put_out(self, setting: str) -> None:
         events.record("limit.reached", "slow reader put out", peer=self._peer.address, setting=setting)
@@ -199,6 +217,8 @@ class _Exchange:
                 else:
                     await self._pause()
         finally:
+            if self._lease is not None:
+                self._lease.cancel()
             watcher.cancel()
             await asyncio.wait((watcher,))
 
@@ -288,9 +308,10 @@ class AsgiShell:
                 raise Overloaded("Too many requests", hint="Limits.connections")
             head = head_of(scope, self._limits, peer)
             try:
-                application.check(head)
+                await ask(application, head)
             finally:
                 exchange.carry(head.reply)
+            exchange.credential = head.credential
             await self._ready()
             body = await self._body(receive)
             if body is None:
@@ -342,6 +363,20 @@ class AsgiShell:
                     until.reschedule(latest + len(body) / self._limits.body_rate)
         except TimeoutError:
             raise BadRequest("Request not complete in time", status=408, hint="Timeouts.body") from None
+
+
+async def ask(application: Application, head: Head) -> None:
+    """Ask the gate about a request, until it can tell.
+
+    Raises:
+        Refused: the request goes no further.
+    """
+    for _ in range(_ASKED):
+        application.check(head)
+        if head.pending is None:
+            return
+        await head.pending
+    raise Overloaded("The credential could not be checked")
 
 
 def peer_of(scope: Scope) -> Peer:

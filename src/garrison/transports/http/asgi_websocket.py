@@ -13,6 +13,7 @@ ASGI 3.0, "WebSocket"; RFC 6455 section 7.4.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ...policy import Limits, Timeouts
     from ..conversation import Conversation
     from ..flood import Meter
+    from ..peer import Credential
     from .asgi import Receive, Send
 
 __all__ = ["AsgiSocket"]
@@ -36,9 +38,19 @@ class AsgiSocket:
         limits, timeouts: what is allowed.
         meter: of its connection.
         address: of the client, for security events.
+        credential: what the handshake showed; the connection ends with it. None: it does not end.
     """
 
-    def __init__(self, limits: Limits, timeouts: Timeouts, meter: Meter, address: str) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        timeouts: Timeouts,
+        meter: Meter,
+        address: str,
+        credential: Credential | None = None,
+    ) -> None:
+        self._credential = credential
+        self._lease: asyncio.TimerHandle | None = None
         self._limits = limits
         self._timeouts = timeouts
         self._meter = meter
@@ -113,12 +125,15 @@ class AsgiSocket:
         """Serve until either side ends."""
         reader = asyncio.ensure_future(self._read(receive))
         writer = asyncio.ensure_future(self._write(send))
+        self._look()
         try:
             await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
             if self._over is not None and not writer.done():
                 await asyncio.wait((writer,), timeout=self._timeouts.write_stall)
         finally:
             self._leave()
+            if self._lease is not None:
+                self._lease.cancel()
             reader.cancel()
             writer.cancel()
             await asyncio.wait((reader, writer))
@@ -128,6 +143,20 @@ class AsgiSocket:
         """The server ends: let what runs end, then close."""
         await self._peer.finish(self._timeouts.shutdown)
         self.close(1001, "the server ends")
+
+    def _holds(self) -> bool:
+        """Whether the credential still holds; closes where it does not."""
+        if self._credential is None or self._credential.left(time.time()) > 0.0:
+            return True
+        self.close(1008, "credential expired")
+        return False
+
+    def _look(self) -> None:
+        """Look at the credential when it is to be asked again."""
+        if self._credential is not None and self._holds():
+            left = self._credential.left(time.time())
+            if left < float("inf"):
+                self._lease = asyncio.get_running_loop().call_later(left, self._look)
 
     async def _read(self, receive: Receive) -> None:
         loop = asyncio.get_running_loop()
@@ -153,6 +182,8 @@ class AsgiSocket:
             wait = self._meter.take(loop.time(), len(data))
             if wait:
                 await asyncio.sleep(wait)
+            if not self._holds():
+                return
             self._peer.receive(data)
             while (self._peer.saturated or self.congested) and not self._gone and self._over is None:
                 self._room.clear()

@@ -15,24 +15,28 @@ RFC 9112; RFC 9110.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Final, cast
 
 from ... import events
 from ...errors import BadRequest, Overloaded, Refused
+from ...policy.principal import NOBODY
 from ..flood import UNIT
 from ..listener import half_close
 from .exchange import SECURITY_FIELDS, reason
 from .requests import RequestReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ..flood import Place
-    from ..peer import Peer
+    from ..peer import Credential, Peer
     from .edge import HttpListener
     from .exchange import Head
 
 __all__ = ["HttpConnection"]
+
+log = logging.getLogger("garrison.http")
 
 _JSON_OK: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n%bcontent-length: %%d\r\n\r\n%%b" % SECURITY_FIELDS
@@ -43,6 +47,8 @@ _CLOSE: Final = b"connection: close\r\n"
 _AHEAD: Final = 64 * 1024
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LINGER: Final = 2.0
+_ASKED: Final = 3
+"""Times that the gate is asked about one request."""
 
 
 def _response(status: int, body: bytes, fields: bytes) -> bytes:
@@ -62,6 +68,7 @@ class HttpConnection(asyncio.Protocol):
 
     __slots__ = (
         "_again",
+        "_asking",
         "_keep",
         "_known",
         "_left",
@@ -78,6 +85,7 @@ class HttpConnection(asyncio.Protocol):
         "_streaming",
         "answering",
         "closing",
+        "credential",
         "deadline",
         "on_gone",
         "peer",
@@ -94,6 +102,7 @@ class HttpConnection(asyncio.Protocol):
         self._reply = b""
         self._reader = RequestReader(listener, peer, self._admit)
         self._again = False
+        self._asking: asyncio.Task[None] | None = None
         self._over = False
         self._keep = True
         self._reading = True
@@ -105,6 +114,8 @@ class HttpConnection(asyncio.Protocol):
         self.closing = False
         self.deadline = 0.0
         self.on_gone: Callable[[], None] | None = None
+        self.credential: Credential | None = None
+        """Of the request that is being answered."""
 
     # asyncio.Protocol
 
@@ -117,6 +128,8 @@ class HttpConnection(asyncio.Protocol):
         self.closing = True
         if self._pace is not None:
             self._pace.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
         self._gone()
@@ -132,7 +145,7 @@ class HttpConnection(asyncio.Protocol):
             if self._meter.take(self._listener.now(), max(len(data), UNIT), 0) > 0.0:
                 self.transport.pause_reading()
             return
-        if self.answering or self._again or self._room is not None or self._pace is not None:
+        if self._again or self._busy:
             self._hold(data)
             return
         if self._reader.head is None and self._reader.failure is None:
@@ -142,15 +155,19 @@ class HttpConnection(asyncio.Protocol):
         self._feed(data)
 
     def _shortcut(self, head: Head, body: bytes) -> bool:
-        """Serve a request whose head needs no parsing. False if the gate has an objection, for the parser to repeat."""
+        """Serve a request whose head needs no parsing. False if it is not to be served at once."""
         listener = self._listener
         if not listener.application.lasting:
             head = head.copy()  # what is found out about this connection is not for the others
         head.peer = self.peer
         if not head.cleared:
             try:
-                listener.application.check(head)
-            except Refused:
+                self._check(head)
+            except Refused as refusal:
+                refusal.reply += head.reply
+                self._refuse(refusal)
+                return True
+            if head.pending is not None:
                 return False
             head.cleared = listener.application.lasting
         if len(body) > listener.limits.message_bytes:
@@ -163,7 +180,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _let_in(self, head: Head) -> None:
         """Keep the place of a peer that the gate knows. A preflight passes it too, and shows no credential."""
-        if head.principal:
+        if head.principal is not NOBODY:
             self._known = True
             self._place.let_in()
 
@@ -173,6 +190,7 @@ class HttpConnection(asyncio.Protocol):
         self.answering = True
         self.deadline = 0.0
         self._reply = head.reply
+        self.credential = head.credential
         if head.client is not None:
             if listener.floods.lend(head.client, listener.now()).take(listener.now(), len(body)) > 0.0:
                 error = Overloaded("Too many requests", hint="Limits.message_rate", status=429)
@@ -217,7 +235,9 @@ class HttpConnection(asyncio.Protocol):
     def _feed(self, data: bytes) -> None:
         reader = self._reader
         rest = reader.feed(data)
-        if reader.head is not None:
+        if self._asking is not None:
+            self.deadline = 0.0  # the peer waits for us
+        elif reader.head is not None:
             self.deadline = reader.deadline
         if rest:
             self._hold(rest)
@@ -229,22 +249,57 @@ class HttpConnection(asyncio.Protocol):
         Raises:
             Refused: the request goes no further.
         """
-        listener = self._listener
+        length = head.fields.get(b"content-length")
+        self._check(head)
+        if length is not None and int(length) > self._listener.limits.message_bytes:
+            raise BadRequest("Message too large", status=413, hint="Limits.message_bytes")
+        if head.pending is None:
+            self._welcome(head)
+        elif self._asking is None:
+            self._hold_for(head, head.pending)
+
+    def _check(self, head: Head) -> None:
         try:
-            listener.application.check(head)
+            self._listener.application.check(head)
         except Refused as refusal:
             refusal.peer = head.client or self.peer.address
             raise
-        length = head.fields.get(b"content-length")
-        if length is not None and int(length) > listener.limits.message_bytes:
-            raise BadRequest("Message too large", status=413, hint="Limits.message_bytes")
+
+    def _hold_for(self, head: Head, pending: Awaitable[object]) -> None:
+        """Serve and read nothing until the gate can tell about a request."""
+        self._asking = self._listener.loop.create_task(self._ask(head, pending))
+
+    async def _ask(self, head: Head, pending: Awaitable[object]) -> None:
+        refusal: Refused | None = Overloaded("The credential could not be checked")
+        try:
+            for _ in range(_ASKED):
+                await pending
+                self._check(head)
+                if head.pending is None:
+                    self._welcome(head)
+                    refusal = None
+                    break
+                pending = head.pending
+        except Refused as exc:
+            refusal = exc
+        except Exception:  # a fault of ours, and until it is known who asks nothing is served
+            log.exception("a credential could not be checked")
+        finally:
+            if refusal is not None:
+                self._reader.withdraw(head, refusal)
+            self._asking = None
+            if not self.closing:
+                self._wait()
+
+    def _welcome(self, head: Head) -> None:
+        """The gate lets the request pass: ask for its body, if it waits to be asked."""
         if not self._known:
             self._let_in(head)
         expect = head.fields.get(b"expect")
         if expect is not None:
             if expect.lower() != b"100-continue":
                 raise BadRequest("Expectation failed", status=417)
-            if not self._reader.queue and not self.answering:
+            if not self._reader.queue and not self.answering and head is self._reader.head:
                 self.transport.write(_CONTINUE)
 
     # Answering
@@ -254,6 +309,10 @@ class HttpConnection(asyncio.Protocol):
         reader = self._reader
         if reader.queue:
             if self._busy:
+                return
+            head = reader.queue[0][0]
+            if head.pending is not None:
+                self._hold_for(head, head.pending)
                 return
             head, body, self._keep = reader.queue.popleft()
             if reader.switching and not reader.queue:
@@ -407,7 +466,13 @@ class HttpConnection(asyncio.Protocol):
     @property
     def _busy(self) -> bool:
         """True while nothing more should be taken."""
-        return self.closing or self.answering or self._room is not None or self._pace is not None
+        return (
+            self.closing
+            or self.answering
+            or self._room is not None
+            or self._pace is not None
+            or self._asking is not None
+        )
 
     # Ending
 

@@ -89,9 +89,9 @@ class HttpListener(Listener):
 
     def swept(self, now: float) -> None:
         """End streams whose credential has ended, and keep quiet ones alive."""
-        if self.tls is not None:
-            today = time.time()
-            for connection in [each for each in self.streams if each.peer.expires <= today]:
+        today = time.time()
+        for connection in tuple(self.streams):
+            if connection.credential is not None and connection.credential.left(today) <= 0.0:
                 connection.abort()
         if now - self._quiet >= self.timeouts.keep_alive:
             self._quiet = now

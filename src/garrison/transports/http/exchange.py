@@ -13,14 +13,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ...errors import Refused
+from ...policy.principal import NOBODY
 from ..peer import LOCAL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from ...policy.principal import Principal
     from ..flood import Place
     from ..listener import Guest, Guests
-    from ..peer import Peer
+    from ..peer import Credential, Peer
 
 __all__ = ["SECURITY_FIELDS", "SINGLE", "Application", "Exchange", "Head", "Takeover", "reason"]
 
@@ -32,6 +34,7 @@ SINGLE: Final = frozenset(
         b"content-encoding",
         b"content-length",
         b"content-type",
+        b"dpop",
         b"host",
         b"last-event-id",
         b"mcp-method",
@@ -86,11 +89,13 @@ class Head:
     __slots__ = (
         "cleared",
         "client",
+        "credential",
         "fields",
         "memo",
         "method",
         "path",
         "peer",
+        "pending",
         "principal",
         "query",
         "repeated",
@@ -112,12 +117,19 @@ class Head:
         self.query = b""
         self.fields: dict[bytes, bytes] = {}
         self.repeated: bytes | None = None
-        self.principal = ""
+        self.principal: Principal = NOBODY
         """Who sends this, set by the gate."""
+        self.credential: Credential | None = None
+        """What shows it, where it can end; what stays open is looked after by it."""
+        self.pending: Awaitable[object] | None = None
+        """The gate cannot tell yet: to be asked again when this is done, and no more of the request is read before."""
         self.cleared = False
         """The gate let this head pass, and need not be asked again."""
         self.memo: object = None
         """What the application has read out of this head; for a head that comes again."""
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Head holds credentials and is not pickled")
 
     def copy(self) -> Head:
         """The same request, about which nothing was found out yet."""

@@ -4,7 +4,8 @@ Rules of this file:
 - llhttp judges every field line once. A head made only of lines that it accepted, and that the gate let pass, is put
   together from them; it is looked at by the gate like any other.
 - Only heads without a second meaning qualify: one line per field, a content length, no transfer coding, no expectation,
-  no upgrade. Everything else, and every line that is new, goes to the parser.
+  no upgrade; and none with a proof that is good for one request. Everything else, and every line that is new, goes to
+  the parser.
 - A whole head that was put together once is kept as well, so that a client that repeats itself costs one look-up.
   Kept heads are shared by requests: nobody changes them after the gate, but for the peer whose request it is now.
 - The memory is bounded and belongs to one listener. When it is full it is forgotten.
@@ -23,9 +24,10 @@ __all__ = ["KnownHeads"]
 
 _MOST: Final = 1024
 _WHOLE: Final = 256
-_LONGEST: Final = 512
+_LONGEST: Final = 2048
+"""Bytes of a line that is kept: an access token is one."""
 _START: Final = re.compile(rb"[A-Z]+ /[!-~]* HTTP/1\.1")
-_PLAIN: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"})
+_PLAIN: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"dpop"})
 
 
 def _says(line: bytes, name: bytes, value: bytes) -> bool:
@@ -48,6 +50,9 @@ class KnownHeads:
         self._starts: dict[bytes, tuple[bytes, bytes, bytes]] = {}
         self._fields: dict[bytes, tuple[bytes, bytes]] = {}
         self._whole: dict[bytes, tuple[Head, int]] = {}
+
+    def __reduce__(self) -> str:
+        raise TypeError("KnownHeads hold credentials and are not pickled")
 
     def match(self, data: bytes) -> tuple[Head, bytes] | None:
         """The head and body of a request that is all of `data`, if every line of its head is known."""

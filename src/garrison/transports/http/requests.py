@@ -146,6 +146,12 @@ class RequestReader:
         self._until = self._listener.now() + (timeouts.head if self._head_bytes >= 0 else timeouts.body)
         self.deadline = self._until + max(0, self._size) / self._listener.limits.body_rate
 
+    def withdraw(self, head: Head, refusal: Refused) -> None:
+        """Refuse a request that was read already, and with it what came after it: nothing more is answered."""
+        while any(each is head for each, _, _ in self.queue):
+            self.queue.pop()
+        self.head, self.failure, self.switching = head, refusal, False
+
     def _due(self) -> int:
         """Bytes of the body that are to come, where its head says how many."""
         head = self.head
@@ -261,7 +267,7 @@ class RequestReader:
         if head is None:
             return
         body = self._body if self._chunks is None else bytes(self._chunks)
-        if self._fresh and not self.queue:
+        if self._fresh and not self.queue and head.pending is None:
             self._listener.heads.learn(self._input, head)
         keep = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
         self.queue.append((head, body, keep))
