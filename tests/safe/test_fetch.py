@@ -137,14 +137,16 @@ async def test_plain_http_is_for_listed_loopback_alone() -> None:
     async with site() as here:
         url = f"http://127.0.0.1:{here.port}/"
         assert (await SafeFetch(private_hosts=[f"127.0.0.1:{here.port}"]).get(url)).body == b"hello"
-        for fetch in (SafeFetch(), SafeFetch(private_hosts=["127.0.0.1"]), SafeFetch(private_hosts=["127.0.0.1:1"])):
+        assert (await SafeFetch(private_hosts=["127.0.0.1:*"]).get(url)).body == b"hello"
+        refusing = (["127.0.0.1"], ["127.0.0.1:1"], ["127.0.0.2:*"], ["localhost:*"])
+        for fetch in (SafeFetch(), *(SafeFetch(private_hosts=listed) for listed in refusing)):
             with pytest.raises(FetchRefused):
                 await fetch.get(url)
         with pytest.raises(FetchRefused, match="loopback"):
             await SafeFetch(private_hosts=[f"api.test:{here.port}"], resolver=Names(api_test="127.0.0.1")).get(
                 f"http://api.test:{here.port}/"
             )
-        assert here.connections == 1
+        assert here.connections == 2
 
 
 # Where nothing is sent

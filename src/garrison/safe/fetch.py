@@ -40,7 +40,9 @@ _VALUE: Final = re.compile(r"[\t -~\x80-\xff]*")
 _OWN: Final = frozenset(
     {"host", "connection", "content-length", "transfer-encoding", "te", "upgrade", "accept-encoding"}
 )
-_HOST_PORT: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?")
+_HOST_PORT: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}|\*))?")
+_EVERY: Final = 0
+"""In place of a port: all of them."""
 
 Resolver = Callable[[str, int], Awaitable[Iterable[str]]]
 """From a host and a port to its numeric addresses. Raises `OSError` where there are none."""
@@ -72,8 +74,8 @@ class SafeFetch:
 
     Args:
         hosts: the hosts that may be asked; None for every public one.
-        private_hosts: `host` or `host:port` of what may be asked although its address is not public or its port not the
-            scheme's own. On loopback, plain http is spoken to them as well.
+        private_hosts: `host`, `host:port` or `host:*` of what may be asked although its address is not public or its
+            port not the scheme's own. On loopback, plain http is spoken to them as well.
         max_bytes: most bytes of an answer's body.
         timeout: seconds for all of a fetch: names, connections, redirects and body.
         redirects: hops that a `get` follows at most.
@@ -210,9 +212,10 @@ class SafeFetch:
 
     def _is_private(self, endpoint: Endpoint) -> bool:
         default = 443 if endpoint.secure else 80
-        return (endpoint.host, endpoint.port) in self._private or (
-            endpoint.port == default and (endpoint.host, None) in self._private
-        )
+        named: set[tuple[str, int | None]] = {(endpoint.host, endpoint.port), (endpoint.host, _EVERY)}
+        if endpoint.port == default:
+            named.add((endpoint.host, None))
+        return not named.isdisjoint(self._private)
 
     async def _addresses(self, endpoint: Endpoint) -> list[str]:
         """The judged addresses of a host."""
@@ -332,9 +335,11 @@ def _fields(headers: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
 
 def _host(text: str, setting: str, *, port: bool = True) -> tuple[str, int | None]:
     match = _HOST_PORT.fullmatch(text.lower())
-    if match is None or (match[2] is not None and not (port and 0 < int(match[2]) < 65536)):
-        raise ConfigurationError(f"SafeFetch.{setting}: each is a host{' or host:port' if port else ''}, as in a URL")
-    return match[1].strip("[]"), None if match[2] is None else int(match[2])
+    named = match[2] if match is not None else None
+    if match is None or (named is not None and not (port and (named == "*" or 0 < int(named) < 65536))):
+        forms = ", host:port or host:*" if port else ""
+        raise ConfigurationError(f"SafeFetch.{setting}: each is a host{forms}, as in a URL")
+    return match[1].strip("[]"), None if named is None else _EVERY if named == "*" else int(named)
 
 
 async def _system_resolver(host: str, port: int) -> list[str]:

@@ -26,7 +26,7 @@ from ...errors import AuthorizationFailed, ClientError, ConfigurationError, Pars
 from ...policy.limits import Limits
 from ...protocol.json import decoder
 from ...safe.addresses import is_address, is_public
-from ...safe.fetch import Fetched, SafeFetch
+from ...safe.fetch import SafeFetch
 from ...transports.http.url import Endpoint, UrlError, parse_endpoint
 from ..challenge import ChallengeError, WwwAuthenticate
 from ..metadata import MAX_BYTES, AuthorizationServerMetadata, MetadataError, ProtectedResourceMetadata
@@ -55,6 +55,7 @@ MAX_SCOPE_CHARS: Final = 1_000
 """Characters of them together."""
 
 _REDIRECTS: Final = 2
+_LOCAL: Final = ("127.0.0.1:*", "localhost:*", "[::1]:*")
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]++")
 _OFFLINE: Final = "offline_access"
 _LEGACY: Final = {"MCP-Protocol-Version": "2025-03-26"}
@@ -70,45 +71,6 @@ class Discovered:
     server: AuthorizationServerMetadata
     metadata: ProtectedResourceMetadata | None
     """None for a server of 2025-03-26, which has none."""
-
-
-class _LocalFetch(SafeFetch):
-    """A `SafeFetch` that asks every port of this machine besides: the MCP server is on this machine itself."""
-
-    def __init__(self, private_hosts: tuple[str, ...], tls: TlsClientConfig | ssl.SSLContext | None) -> None:
-        super().__init__(private_hosts=private_hosts, max_bytes=MAX_BYTES, redirects=_REDIRECTS, tls=tls)
-        self._listed = private_hosts
-        self._given_tls = tls
-
-    async def get(
-        self,
-        url: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        same_origin: bool = False,
-        redirects: int | None = None,
-    ) -> Fetched:
-        beside = self._beside(url)
-        get = super().get if beside is None else beside.get
-        return await get(url, headers=headers, same_origin=same_origin, redirects=redirects)
-
-    async def post(
-        self, url: str, body: bytes, *, media_type: str, headers: Mapping[str, str] | None = None
-    ) -> Fetched:
-        beside = self._beside(url)
-        post = super().post if beside is None else beside.post
-        return await post(url, body, media_type=media_type, headers=headers)
-
-    def _beside(self, url: str) -> SafeFetch | None:
-        """One for this address, if it is of this machine."""
-        try:
-            endpoint = parse_endpoint(url)
-        except UrlError:
-            return None
-        if not endpoint.loopback:
-            return None
-        hosts = (*self._listed, _host_port(endpoint))
-        return SafeFetch(private_hosts=hosts, max_bytes=MAX_BYTES, redirects=_REDIRECTS, tls=self._given_tls)
 
 
 def fetch_for(
@@ -129,9 +91,7 @@ def fetch_for(
         endpoint = parse_endpoint(url)
     except UrlError as exc:
         raise ConfigurationError(f"the server's address: {exc}") from None
-    hosts = (*private_hosts, _host_port(endpoint))
-    if endpoint.loopback:
-        return _LocalFetch(hosts, tls)
+    hosts = (*private_hosts, _host_port(endpoint), *(_LOCAL if endpoint.loopback else ()))
     return SafeFetch(private_hosts=hosts, max_bytes=MAX_BYTES, redirects=_REDIRECTS, tls=tls)
 
 

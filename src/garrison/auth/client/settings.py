@@ -68,7 +68,7 @@ class AuthSettings:
     store: CredentialStore | None = field(default=None, repr=False)
     """Where tokens are kept. None: for a person `open_store()`, for a program its memory."""
     private_hosts: Sequence[str] = ()
-    """`host` or `host:port` of authorization servers that are not on the public Internet."""
+    """`host`, `host:port` or `host:*` of authorization servers that are not on the public Internet."""
     tls: TlsClientConfig | None = None
     """Whom to believe when asking the authorization server. None: whom the client believes of the MCP server."""
     dpop: Literal["auto", "require", "off"] = "auto"
