@@ -246,6 +246,19 @@ async def test_what_comes_and_goes_is_offered_while_it_is_there(revision: str) -
             server.add_tool(lambda: "x", "act")
             assert [tool["name"] for tool in (await p.result("tools/list"))["tools"]] == ["act"]
             server.remove_tool("act")
+        reference = {"ref": {"type": "ref/prompt", "name": "greet"}, "argument": {"name": "who", "value": ""}}
+
+        @server.prompt()
+        def greet(who: str) -> str:
+            return who
+
+        assert (await p.error("completion/complete", reference))["code"] == -32601
+
+        @server.completion("greet", "who")
+        def people(value: str) -> list[str]:
+            return ["you"]
+
+        assert (await p.result("completion/complete", reference))["completion"]["values"] == ["you"]
 
 
 async def test_completions_name_only_what_is_offered() -> None:

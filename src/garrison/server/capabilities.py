@@ -61,28 +61,24 @@ class Offer:
         self._left_out = frozenset[str]() if limit is None else _left_out(limit)
         self._extensions = None if limit is None else limit.extensions
         self._experimental = None if limit is None else limit.experimental
-        self._known: frozenset[str] | None = None
+        self.changed()
 
     def changed(self) -> None:
         """Something was registered or taken away."""
-        self._known = None
-
-    @property
-    def names(self) -> frozenset[str]:
+        registry = self._registry
+        present = {
+            "tools": registry.tools,
+            "resources": registry.resources or registry.templates,
+            "prompts": registry.prompts,
+            "completions": registry.completers,
+            "logging": True,
+        }
+        there = {name for name, registered in present.items() if registered} - self._left_out
+        parts = {part for name in there for part in _PARTS.get(name, ())}
+        self.names = frozenset(there | parts - self._left_out)
         """The capabilities that are offered now, and their parts."""
-        if self._known is None:
-            registry = self._registry
-            present = {
-                "tools": registry.tools,
-                "resources": registry.resources or registry.templates,
-                "prompts": registry.prompts,
-                "completions": registry.completers,
-                "logging": True,
-            }
-            there = {name for name, registered in present.items() if registered} - self._left_out
-            parts = {part for name in there for part in _PARTS.get(name, ())}
-            self._known = frozenset(there | parts - self._left_out)
-        return self._known
+        self.missing = frozenset(method for method, needed in _NEEDS.items() if needed not in self.names)
+        """The methods that do not exist now."""
 
     def tells(self, kind: str) -> bool:
         """Whether clients are told of changes to "tools", "prompts" or "resources"; also when the last one went."""
@@ -94,8 +90,7 @@ class Offer:
         Raises:
             MethodNotFound: it is not.
         """
-        needed = _NEEDS.get(method)
-        if needed is not None and needed not in self.names:
+        if method in self.missing:
             raise MethodNotFound
 
     def listening(self) -> frozenset[str]:

@@ -112,7 +112,8 @@ class Desk:
         route = self._routes.get(call.method)
         if route is None or call.method not in call.revision.methods.client_requests:
             raise MethodNotFound
-        self._offer.check(call.method)
+        if call.method in self._offer.missing:
+            raise MethodNotFound
         if call.log_level is not None and "logging" not in self._offer.names:
             call.log_level = None
         return route(call)
@@ -164,11 +165,12 @@ class Desk:
         if type(name) is not str:
             raise InvalidParams("params.name must be a string")
         tool = self._tools.get(name)
-        if tool is not None:
+        ruled = self._registry.ruled
+        if ruled and tool is not None:
             tool = self._known(call, tool)
         if tool is None:
             raise InvalidParams(f"Unknown tool: {shown(name)}")
-        if self._is_asked(call, tool):
+        if ruled and self._is_asked(call, tool):
             return self._ask_about_tool(call, tool)
         try:
             kwargs = _tool_arguments(call, tool)

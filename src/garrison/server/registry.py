@@ -211,7 +211,7 @@ class Completer(Entry):
 
 
 class Registry:
-    """Everything a server offers. `changed` is called with "tools", "resources" or "prompts" after each change."""
+    """Everything a server offers. `changed` is called with the name of a capability after each change of it."""
 
     def __init__(self) -> None:
         self.tools: dict[str, ToolEntry] = {}
@@ -244,6 +244,7 @@ class Registry:
         if (reference, argument) in self.completers:
             raise RegistrationError(f"argument {argument!r} of {reference!r} has a completion already")
         self.completers[(reference, argument)] = entry
+        self.changed("completions")
 
     def entries(self) -> Iterable[tuple[str, Entry]]:
         """Everything that callers can name, with what to call it in a message."""
