@@ -199,6 +199,36 @@ def test_the_memory_of_what_was_used_is_bounded_and_refuses_when_full() -> None:
     assert used.take("c", later)  # the first has ended
 
 
+async def test_keys_are_changed_without_refusing_anyone() -> None:
+    ran: list[str] = []
+    new = "ef" * 32
+    async with transfers(ran).http(port=0) as running:
+        made = await state_of(running.port, "note")
+    for keys, opens in (([new, KEY], True), ([bytes.fromhex(new), KEY], True), ([new], False), (new, False)):
+        async with transfers(ran, state_key=keys).http(port=0) as running:
+            assert refused(await ask(running.port, "note", **made)) is not opens
+            sealed = await state_of(running.port, "note")
+        async with transfers(ran, state_key=new).http(port=0) as running:  # what is sealed is sealed with the new one
+            assert not refused(await ask(running.port, "note", **sealed))
+    for keys in ([], [new, KEY, "ab" * 32], [new, "short"], [new, b"short"]):
+        with pytest.raises(ConfigurationError):
+            transfers(ran, state_key=keys)
+
+
+async def test_a_cursor_is_for_the_server_that_made_it() -> None:
+    sent = "Bearer " + "t" * 32
+
+    async def page(port: int, params: dict[str, Any]) -> Any:
+        return (await exchange(port, message(port, modern("tools/list", params), sent))).json
+
+    options: dict[str, Any] = {"auth": None, "page_size": 1}
+    async with transfers([], "one", **options).http(port=0, token="t" * 32) as one:
+        cursor = (await page(one.port, {}))["result"]["nextCursor"]
+    for name, opens in (("one", True), ("two", False)):
+        async with transfers([], name, **options).http(port=0, token="t" * 32) as other:
+            assert ("result" in await page(other.port, {"cursor": cursor})) is opens
+
+
 class Shared:
     """A memory that several processes would share."""
 

@@ -9,7 +9,7 @@ Spec: 2026-07-28 server.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 from weakref import WeakSet
 
 from ..errors import ConfigurationError, RegistrationError
@@ -57,6 +57,8 @@ __all__ = ["Server"]
 
 F = TypeVar("F", bound="Callable[..., object]")
 
+_MOST_KEYS: Final = 2
+
 
 class Server:
     """An MCP server.
@@ -70,7 +72,8 @@ class Server:
             ends; what it yields is `ctx.state`.
         policy: limits, time-outs and what else is allowed.
         state_key: 32 bytes, or their Base64 or hexadecimal text, that seal what travels through clients. Needed where
-            several processes serve the same clients; a random key otherwise.
+            several processes serve the same clients; a random key otherwise. To change keys without refusing anyone,
+            give two: the new one seals, and what the old one sealed still opens.
         replays: remembers which answers to a tool that destroys something were used, which they are once. A memory of
             this process when not given; several processes that serve the same clients need one that they share.
         page_size: items on a page of a listing; None puts all on one.
@@ -102,7 +105,7 @@ class Server:
         instructions: str | None = None,
         lifespan: Callable[[], AbstractAsyncContextManager[object]] | None = None,
         policy: SecurityPolicy | None = None,
-        state_key: bytes | str | None = None,
+        state_key: bytes | str | Sequence[bytes | str] | None = None,
         replays: Replays | None = None,
         page_size: int | None = None,
         ttl_ms: int = 60_000,
@@ -147,11 +150,13 @@ class Server:
         self.registry.ruled = auth is not None or authorize is not None
         self._wire = Wire(implementation(self.info))
         self.offer = Offer(self.registry, capabilities)
+        self._audience = name if auth is None else auth.resource
         self._listings = Listings(
             self.registry,
             self.offer,
             self._wire,
             self._seal,
+            self._audience,
             page_size=page_size,
             ttl_ms=ttl_ms,
             cache_scope=cache_scope,
@@ -192,8 +197,12 @@ class Server:
         if self._sealer is None:
             from ..protocol.sealed import Sealer, key_from_text
 
-            key = self._state_key
-            self._sealer = Sealer(key_from_text(key) if isinstance(key, str) else key)
+            given = self._state_key
+            every = [given] if given is None or isinstance(given, str | bytes) else [*given]
+            if not 1 <= len(every) <= _MOST_KEYS:
+                raise ConfigurationError(f"state_key: one key, or the new and the old one; not {len(every)}")
+            keys = [key_from_text(key) if isinstance(key, str) else key for key in every]
+            self._sealer = Sealer(keys[0], previous=[key for key in keys[1:] if key is not None])
         return self._sealer
 
     def _states(self) -> States:
@@ -201,8 +210,7 @@ class Server:
 
         if self._replays is None:
             self._replays = UsedStates()
-        audience = self.info.name if self.auth is None else self.auth.resource
-        return States(self._seal, audience, self._replays, self.policy.timeouts.state)
+        return States(self._seal, self._audience, self._replays, self.policy.timeouts.state)
 
     def _changed(self, kind: str) -> None:
         self.offer.changed()

@@ -54,6 +54,7 @@ class Listings:
     """The listings of one server.
 
     Args:
+        sealer, audience: what seals cursors, and for which server.
         page_size: items on a page; None puts everything on one.
         ttl_ms: how long clients may keep a page, in milliseconds.
         cache_scope: "public" or "private".
@@ -66,6 +67,7 @@ class Listings:
         offer: Offer,
         wire: Wire,
         sealer: Callable[[], Sealer],
+        audience: str,
         *,
         page_size: int | None,
         ttl_ms: int,
@@ -77,6 +79,7 @@ class Listings:
         self._offer = offer
         self._wire = wire
         self._sealer = sealer
+        self._audience = audience
         self._page_size = page_size
         self._ttl_ms = ttl_ms
         self._scope: CacheScope = cache_scope
@@ -173,27 +176,26 @@ class Listings:
         until = inf
         if end < len(items):
             now = time.time()
-            payload, binding = _PLACE.pack(end, self._version), _binding(method, whose)
+            payload, binding = _PLACE.pack(end, self._version), self._binding(method, whose)
             result["nextCursor"] = self._sealer().seal(_PURPOSE, payload, binding=binding, expires=now + _CURSOR_LIFE)
             until = now + _CURSOR_LIFE / 2
         return until, self._wire.struct(method, result, revision)
+
+    def _binding(self, method: str, whose: str) -> bytes:
+        """What a cursor belongs to."""
+        return msgspec.json.encode([self._audience, method, whose])
 
     def _open(self, method: str, cursor: object, whose: str) -> int:
         try:
             if type(cursor) is not str:
                 raise SealError
-            payload = self._sealer().open(_PURPOSE, cursor, binding=_binding(method, whose), now=time.time())
+            payload = self._sealer().open(_PURPOSE, cursor, binding=self._binding(method, whose), now=time.time())
             start, version = _PLACE.unpack(payload)
         except (SealError, StructError) as exc:
             raise InvalidParams("Invalid cursor") from exc
         if version != self._version:
             raise InvalidParams("Invalid cursor: the listing has changed, start again")
         return start
-
-
-def _binding(method: str, whose: str) -> bytes:
-    """What a cursor belongs to."""
-    return f"{method}\n{whose}".encode()
 
 
 def implementation(info: Implementation) -> dict[str, object]:

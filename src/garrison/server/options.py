@@ -82,7 +82,7 @@ class ServerOptions(TypedDict, total=False):
     instructions: str
     lifespan: Callable[[], AbstractAsyncContextManager[object]]
     policy: SecurityPolicy
-    state_key: bytes | str
+    state_key: bytes | str | Sequence[bytes | str]
     replays: Replays
     page_size: int
     ttl_ms: int
