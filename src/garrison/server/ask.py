@@ -7,8 +7,8 @@ Rules of this file:
   must ask the same questions in the same order until it has got the answers; `key=` frees a question from its place.
 - What was answered, and what `once` produced, travels in `requestState` (`states`). A state that does not open is
   refused.
-- An answer from the client counts where its question was open, and is checked against it. One that does not fit counts
-  as not given.
+- An answer from the client is checked against its question. One that does not fit, or that belongs to no question that
+  the state names, counts as not given.
 
 Spec: 2026-07-28 basic/patterns/mrtr.
 """
@@ -91,12 +91,14 @@ class Asker:
         self._counts: dict[str, int] = {}
         self._pending: dict[str, Question] = {}
         token = call.params.get("requestState")
-        first = token is None or not call.revision.modern
-        state = State(0, {}, {}, ()) if first else states.open(call, token, once=once)
+        state, asked = State(0, {}, {}, ()), () if once else None
+        if token is not None and call.revision.modern:
+            state = states.open(call, token, once=once)
+            asked = state.asked
         self._round = state.round
         self._answers = dict(state.answers)
         self._done = dict(state.done)
-        self._given = answers_to(state.asked, call.params.get("inputResponses"))
+        self._given = answers_to(asked, call.params.get("inputResponses"))
 
     def _key(self, kind: str, key: str | None) -> str:
         if key is None:

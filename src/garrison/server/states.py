@@ -5,7 +5,8 @@ Rules of this file:
   round that it was made for. Whatever else is wrong, the answer is one constant error.
 - On a pipe or in memory, where nobody has shown who they are, it opens in the process that made it only.
 - It says which questions are open. Answers to others were not asked for.
-- The state of a tool that destroys something opens once.
+- The state of a tool that destroys something opens once, and its answers count with their state only. Other tools take
+  answers without one, as clients may send them.
 
 Spec: 2026-07-28 basic/patterns/mrtr.
 """
@@ -139,9 +140,9 @@ class States:
         return sha256(msgspec.json.encode([*whose, call.method, params], order="deterministic")).digest()
 
 
-def answers_to(asked: Iterable[str], given: object) -> dict[str, object]:
-    """Of what a client answered, what it was asked."""
+def answers_to(asked: Iterable[str] | None, given: object) -> dict[str, object]:
+    """Of what a client answered, what it was asked; all of it where nothing says what that was."""
     if type(given) is not dict:
         return {}
     answers = cast("dict[str, object]", given)
-    return {name: answers[name] for name in asked if name in answers}
+    return answers if asked is None else {name: answers[name] for name in asked if name in answers}
