@@ -28,12 +28,15 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "src"), str(HERE), str(HERE.parent)]
 
 import jiter
+import verify
 from peer import ABOVE_THE_LOAD
 from soaking.wire import call, frame, post
 
-from garrison.policy.principal import LOCAL
 from garrison import SecurityPolicy, Server, events
+from garrison.auth import DpopKey, JwtVerifier, ResourceServer
+from garrison.auth.resource import JwksCache, Verified
 from garrison.gate.http import HttpGate
+from garrison.policy.principal import LOCAL
 from garrison.policy.tls import TlsServerConfig
 from garrison.policy.transports import UnixSocketConfig, WebSocketConfig
 from garrison.server import runner
@@ -72,10 +75,10 @@ class Sink:
         return lambda *_: None
 
 
-def make(**policy):
-    server = Server("controls", policy=SecurityPolicy(limits=ABOVE_THE_LOAD, **policy))
+def make(auth=None, rule=None, **policy):
+    server = Server("controls", policy=SecurityPolicy(limits=ABOVE_THE_LOAD, **policy), auth=auth)
 
-    @server.tool(inline=True)
+    @server.tool(inline=True, **(rule or {}))
     def add(a: int, b: int) -> int:
         return a + b
 
@@ -217,14 +220,15 @@ async def http(bench):
         await row("heads that are known are not parsed (a saving)", known, parse)
         with parse():
             check = HttpGate.check
-            bare = lambda head: setattr(head, "principal", "token")
+            bare = lambda head: setattr(head, "principal", LOCAL)
             await row("all checks of a head, token too", known, lambda: put(application, "check", bare))
             bound = lambda function: put(application, "check", function.__get__(application.check.__self__))
             open_to_all = without(check, "host = fields.get", "methods = ")
-            tokenless = without(check, "if self._authorization is not None", "if self._identity is None")
+            gate = application.check.__self__
+            taken = lambda head: setattr(head, "principal", LOCAL)
             unbounded = without(RequestReader.on_header, "self._head_bytes +=", "head.add(")
             await row("  Host and Origin", known, lambda: bound(open_to_all))
-            await row("  token, compared in constant time", known, lambda: bound(tokenless))
+            await row("  token, compared in constant time", known, lambda: put(gate, "_authenticate", taken))
             await row("size and count of the head", known, lambda: put(RequestReader, "on_header", unbounded))
             await row("no field twice that decides", known, lambda: put(exchange.Head, "add", _plain_add))
         unmetered = without(HttpConnection._serve, "if head.client is not None", "listener.application.handle")
@@ -313,6 +317,55 @@ async def proxied(bench):
             )
 
 
+async def protected(bench):
+    """A listener that takes tokens of an issuer, beside one that takes the one token."""
+    jwt = JwtVerifier(verify.ISSUER, verify.RESOURCE, jwks=JwksCache(verify.ISSUER, verify.JWKS, fetch=verify.Web()))
+    now = time.time()
+    times = {"iat": now, "exp": now + 3600}
+    key = DpopKey.generate()
+    bearer, bound = verify.token(**times), verify.token(cnf={"jkt": key.thumbprint}, **times)
+    for text in (bearer, bound):
+        found = jwt.verify(text, now)
+        _ = found if isinstance(found, Verified) else await found
+    body = call("add", {"a": 19, "b": 23})
+
+    def asking(serving, token, scheme=b"Bearer", more=b""):
+        plain = post(f"127.0.0.1:{serving.port}", body, token=token)
+        plain = plain.replace(b"Bearer ", scheme + b" ", 1)
+        return plain.replace(b"\r\nContent-Type", more + b"\r\nContent-Type", 1)
+
+    async with (
+        HttpServing(make(), "127.0.0.1", 0, token=TOKEN) as one,
+        HttpServing(make(ResourceServer(verify.RESOURCE, jwt), {"public": True}), "127.0.0.1", 0) as open_to_all,
+        HttpServing(make(ResourceServer(verify.RESOURCE, jwt), {"scopes": ["a"]}), "127.0.0.1", 0) as ruled,
+    ):
+        (fixed, _), (free, _), (guest, sink) = arrive(one), arrive(open_to_all), arrive(ruled)
+        plain, public, scoped = asking(one, TOKEN), asking(open_to_all, bearer), asking(ruled, bearer)
+        alone = lambda: fixed.data_received(plain)
+        tokens = lambda: free.data_received(public)
+        scopes = lambda: guest.data_received(scoped)
+        for _ in range(3):
+            alone(), tokens(), scopes()
+        if b"42" not in sink.last:
+            raise RuntimeError(sink.last)
+        await bench.pair("a JWT that comes again, over a fixed token; rules and callers", tokens, nothing, alone)
+        await bench.pair("  scopes of a tool, over public=True", scopes, nothing, tokens)
+        proofs = [
+            asking(ruled, bound, b"DPoP", b"\r\nDPoP: " + _proof(key, bound).encode())
+            for _ in range((bench.rounds + 2) * bench.calls)
+        ]
+        waiting = iter(proofs)
+        proven = lambda: guest.data_received(next(waiting))
+        proven()
+        if b"42" not in sink.last:
+            raise RuntimeError(sink.last)
+        await bench.pair("DPoP: a proof of each request, over a bearer token", proven, nothing, scopes)
+
+
+def _proof(key, token):
+    return key.proof("POST", verify.RESOURCE, access_token=token, now=time.time())
+
+
 async def framed(bench, folder):
     """Framing and flow control of a WebSocket and of a Unix socket, over the conversation behind them."""
     body = call("add", {"a": 19, "b": 23})
@@ -390,6 +443,7 @@ async def main():
     with tempfile.TemporaryDirectory() as folder:
         await http(bench)
         await proxied(bench)
+        await protected(bench)
         await framed(bench, Path(folder))
         await encrypted(bench, Path(folder))
     print("\n| control | us per call | middle half | of a call that takes |\n|---|---|---|---|")

@@ -206,4 +206,5 @@ async def main():
         options.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

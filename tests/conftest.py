@@ -66,3 +66,11 @@ def free_port() -> int:
     from tests.support.ports import free_port
 
     return free_port()
+
+
+_LONGEST = ("project/test_soak.py", "cli/test_demo", "oauth/", "browser/", "policy/test_configured")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that two workers end together."""
+    items.sort(key=lambda item: not any(name in item.path.as_posix() for name in _LONGEST))

@@ -79,6 +79,9 @@ def test_token68_is_no_parameter() -> None:
         '"Bearer"',
         "Bearer (x)",
         'Bearer error="a\\"b"',
+        'Bearer scope="a\tb"',
+        'Bearer scope="a\xa0b"',
+        'Bearer scope="a\x85b"',
     ],
 )
 def test_what_is_no_challenge_is_refused(value: str) -> None:

@@ -183,6 +183,25 @@ def test_addresses():
     for url, schemes in (("wss://a/", HTTP), ("https://a/", WEBSOCKET)):
         with pytest.raises(UrlError, match=f"must be {schemes[0]}, or {schemes[1]} on loopback"):
             parse_endpoint(url, schemes)
+    for url in ("https://[::1]", "https://[::1]:8443/", "https://[2001:DB8::1]:/x"):
+        assert parse_endpoint(url, HTTP).host in ("::1", "2001:db8::1")
+    for url in (
+        *(
+            "https://trusted.example[::1]/x",
+            "https://[::1].evil.example:8443/",
+            "https://[::1]x/",
+            "https://[::1]8443/",
+        ),
+        *(
+            "https://trusted.example[v1.evil.example]/",
+            "https://[v1.evil.example]/",
+            "https://::1/",
+            "https://[1.2.3.4]/",
+        ),
+        *("https://[]/", "https://[::1/", "https://::1]/", "https://[::1%25eth0]/"),
+    ):
+        with pytest.raises(UrlError):
+            parse_endpoint(url, HTTP)
     assert parse_unix("unix:/run/a b%20.sock?#") == "/run/a b%20.sock?#"
     with pytest.raises(UrlError, match="absolute path"):
         parse_unix("UNIX:/run/a")

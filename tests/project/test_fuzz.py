@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,6 +38,7 @@ TARGETS = {
         "sealed",
         "sse",
     ),
+    *("challenge", "documents", "dpop", "jwt", "redirect"),
     *("upgrade", "uri", "uritemplate", "websocket", "websocket_client"),
 }
 
@@ -93,6 +95,32 @@ def test_what_is_kept_is_small() -> None:
         ("websocket", "LIMITS", lambda limits: replace(limits, fragments=5)),
         ("websocket_client", "WebSocketConnection._deliver", lambda take: lambda self, text: self._on_text(text)),
         ("duplex", "DuplexConnection._refuse", lambda refuse: lambda self, error, send: None),
+        ("challenge", "WwwAuthenticate.parse", lambda parse: lambda *values: parse(values[0])),
+        ("challenge", "WwwAuthenticate.__str__", lambda write: lambda self: write(self).replace('\\"', '"')),
+        ("jwt", "_keys.current", lambda current: lambda now: _believing(current(now))),
+        ("jwt", "_strict._rules", lambda rules: replace(rules, tenant_claim=None)),
+        ("jwt", "_verifier._rules", lambda rules: replace(rules, audience=frozenset())),
+        ("dpop", "ProofVerifier._claims", lambda claims: lambda self, given, *more: (given.get("jti", "1"), 1e6)),
+        ("dpop", "verifier", lambda make: _forgetful(make)),
+        ("redirect", "Attempt._used", lambda used: property(lambda self: False, lambda self, value: None)),
+        ("redirect", "Attempt.take", lambda take: lambda self, query: take(self, _once(query))),
+        ("redirect", "_SAID", lambda said: {**said, "iss": "It was https://evil.example"}),
+        (
+            "documents",
+            "ProtectedResourceMetadata.read",
+            lambda read: lambda data, asked: read(data, _named(data, asked)),
+        ),
+        (
+            "documents",
+            "KeySet.read",
+            lambda read: lambda data, algorithms: read(data.replace(b"oct", b"x").replace(b'"k"', b'"K"'), algorithms),
+        ),
+        (
+            "documents",
+            "TokenEndpoint._failure",
+            lambda fail: lambda self, answer, sent, what: fail(self, answer, set(), what),
+        ),
+        ("documents", "SealedFile.get", lambda get: lambda self, key: b"value of 0"),
     ],
 )
 def test_the_oracle_notices(
@@ -165,6 +193,35 @@ def _any_length(match: Any) -> Any:
         return None if end < 0 or known is None else (known[0], data[end + 4 :])
 
     return lax
+
+
+def _believing(keys: Any) -> Any:
+    """Keys that verify whatever they are shown."""
+    return SimpleNamespace(named=keys.named, find=lambda kid, algorithm: lambda signed, signature: True)
+
+
+def _forgetful(make: Any) -> Any:
+    """Verifiers of proofs that remember none."""
+
+    def forgetting(**more: Any) -> Any:
+        return SimpleNamespace(
+            nonces=make(**more).nonces, check=lambda *one, **other: make(**more).check(*one, **other)
+        )
+
+    return forgetting
+
+
+def _once(query: str) -> str:
+    """A query without what stands twice in it."""
+    return "&".join(dict.fromkeys(query.split("&")))
+
+
+def _named(data: bytes, asked: str) -> str:
+    """The resource that a document names, whatever was asked for."""
+    try:
+        return json.loads(data)["resource"]
+    except (ValueError, TypeError, KeyError):
+        return asked
 
 
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris has no build for this Python")

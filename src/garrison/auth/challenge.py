@@ -142,7 +142,7 @@ def _quoted(value: str) -> str:
 
 def _made(scheme: str, token68: str | None, given: dict[str, str]) -> WwwAuthenticate:
     own = {name: given.pop(name) for name in _OWN if name in given}
-    scope = tuple(own.pop("scope", "").split())
+    scope = tuple(word for word in own.pop("scope", "").split(" ") if word)
     try:
         return WwwAuthenticate(scheme=scheme, token68=token68, parameters=given, scope=scope, **own)
     except ValueError as exc:

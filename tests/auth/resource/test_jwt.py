@@ -109,6 +109,10 @@ async def test_without_kid_one_fitting_key_is_enough_and_two_are_none() -> None:
         ({"scope": "a", "scp": ["b"]}, {"a"}),
         ({"scope": None}, set()),
         ({"scope": ""}, set()),
+        ({"scope": " a  b "}, {"a", "b"}),
+        ({"scope": "read\u00a0admin"}, {"read\u00a0admin"}),
+        ({"scope": "read\tadmin\u2003x"}, {"read\tadmin\u2003x"}),
+        ({"scope": None, "scp": ["read\u0085admin"]}, {"read\u0085admin"}),
     ],
 )
 async def test_scopes(changed: dict[str, Any], scopes: set[str]) -> None:

@@ -19,7 +19,7 @@ MAX_WORDS: Final = 200
 
 _LINK: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.\-]{0,31}:/|www\.|mailto:)\S*", re.IGNORECASE)
 _NOT_PRINTABLE: Final = re.compile(r"[^ -~]+")
-_CODE: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+_CODE: Final = re.compile(r"[A-Za-z0-9_\-]{1,64}")
 
 
 def cleaned(text: str) -> str:

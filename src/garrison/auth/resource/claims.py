@@ -161,8 +161,8 @@ def _scopes(claims: Mapping[str, object]) -> frozenset[str]:
     """Of `scope` (RFC 8693 section 4.2), or of `scp`, which some servers write, as a list or as words."""
     scope = _text(claims, "scope") if claims.get("scope") != "" else ""
     if scope is not None:
-        return frozenset(scope.split())
-    return frozenset(word for each in _texts(claims, "scp") for word in each.split())
+        return frozenset(scope.split(" ")) - {""}
+    return frozenset(word for each in _texts(claims, "scp") for word in each.split(" ")) - {""}
 
 
 def _confirmation(claims: Mapping[str, object]) -> Confirmation | None:

@@ -22,6 +22,7 @@ from urllib.parse import urljoin, urlsplit
 __all__ = ["HTTP", "WEBSOCKET", "Endpoint", "UrlError", "is_loopback", "parse_endpoint", "parse_unix"]
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
+_BRACKETED: Final = re.compile(r"\[[0-9A-Fa-f:.]+\](?::[0-9]*)?")
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?")
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
@@ -98,7 +99,11 @@ def parse_endpoint(url: str, schemes: tuple[str, str] = HTTP) -> Endpoint:
         raise UrlError("no user name or password may stand in the URL (use token= or headers=)")
     if "#" in url:
         raise UrlError("the address of an endpoint has no fragment")
-    if not (_is_ipv6(host) if ":" in host else _HOST.fullmatch(host)) or port == 0:
+    if "[" in parts.netloc:  # `urlsplit` takes what is in brackets for the host, whatever stands around them
+        named = _BRACKETED.fullmatch(parts.netloc) is not None and _is_ipv6(host)
+    else:
+        named = _HOST.fullmatch(host) is not None
+    if not named or port == 0:
         raise UrlError("the URL names no valid host and port")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Endpoint(scheme, host, port or _PORTS[scheme], target)
