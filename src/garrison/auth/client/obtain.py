@@ -12,7 +12,7 @@ Spec: MCP 2026-07-28 basic/authorization "Client Registration Approaches", "Auth
 from __future__ import annotations
 
 import asyncio
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar, cast
@@ -53,7 +53,7 @@ _BOUND: Final = frozenset({"DPoP"})
 S = TypeVar("S", bound=AuthSettings)
 
 
-class Way(Generic[S]):
+class Way(ABC, Generic[S]):
     """One way to a token, for one MCP server.
 
     Args:
@@ -97,9 +97,9 @@ class Way(Generic[S]):
         """
 
     @property
+    @abstractmethod
     def client_id(self) -> str | None:
         """The id of this client, where it is the same at every authorization server that there may be."""
-        raise NotImplementedError
 
     @abstractmethod
     async def client(self, server: AuthorizationServerMetadata, client_id: str) -> ClientAuthentication:
