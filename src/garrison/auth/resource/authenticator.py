@@ -63,7 +63,7 @@ _LOOK: Final = 1.0
 class TokenCredential:
     """A token that was verified, as long as it holds. It shows nobody the token."""
 
-    __slots__ = ("_authenticator", "_token", "due", "expires", "key", "principal", "thumbprint", "token_id", "verifier")
+    __slots__ = ("_authenticator", "_token", "due", "expires", "key", "principal", "thumbprint", "verifier")
 
     def __init__(
         self,
@@ -80,7 +80,6 @@ class TokenCredential:
         self.verifier = verifier
         self.principal: Principal = found.principal
         self.expires = found.expires
-        self.token_id = found.token_id
         self.thumbprint = None if found.issued_for is None else found.issued_for.jkt
         self.due = due
 
@@ -176,12 +175,10 @@ class TokenAuthenticator:
 
     # Challenges
 
-    def challenge(
-        self, error: OAuthError | None = None, *, scopes: Iterable[str] = (), description: str | None = None
-    ) -> bytes:
+    def challenge(self, error: OAuthError | None = None, *, scopes: Iterable[str] = ()) -> bytes:
         """Header lines that say what is needed: one challenge for each scheme that is taken."""
         server = self._server
-        base = WwwAuthenticate(server.metadata_url, error=error, error_description=description, scope=tuple(scopes))
+        base = WwwAuthenticate(server.metadata_url, error=error, scope=tuple(scopes))
         lines = b"" if server.dpop == "require" else b"www-authenticate: %b\r\n" % str(base).encode("latin-1")
         if server.dpop == "require" or error in (OAuthError.INVALID_DPOP_PROOF, OAuthError.USE_DPOP_NONCE):
             from ..dpop import ALGORITHMS
@@ -190,7 +187,6 @@ class TokenAuthenticator:
                 server.metadata_url,
                 scheme="DPoP",
                 error=error,
-                error_description=description,
                 scope=base.scope,
                 parameters={"algs": " ".join(ALGORITHMS)},
             )
