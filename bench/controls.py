@@ -29,7 +29,7 @@ sys.path[:0] = [str(HERE.parent / "src"), str(HERE), str(HERE.parent)]
 
 import jiter
 import verify
-from peer import ABOVE_THE_LOAD
+from peer import ABOVE_THE_LOAD, RATES_ABOVE
 from soaking.wire import call, frame, post
 
 from garrison import SecurityPolicy, Server, events
@@ -76,7 +76,7 @@ class Sink:
 
 
 def make(auth=None, rule=None, **policy):
-    server = Server("controls", policy=SecurityPolicy(limits=ABOVE_THE_LOAD, **policy), auth=auth)
+    server = Server("controls", policy=SecurityPolicy(limits=ABOVE_THE_LOAD, rates=RATES_ABOVE, **policy), auth=auth)
 
     @server.tool(inline=True, **(rule or {}))
     def add(a: int, b: int) -> int:

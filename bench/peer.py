@@ -1,7 +1,8 @@
 """Garrison as a peer of the harness:  peer.py http PORT MODE NTOOLS | peer.py stdio 0 MODE NTOOLS
 
 MODE is json (no legacy sessions) or default (Garrison's own defaults). Every default control is on; the limits on how
-much one peer may send, open and have under way are raised above the load, and nothing else is changed. Plain functions
+much one peer may send, open and have under way, and the rates at which it may call, are raised above the load, and
+nothing else is changed. Plain functions
 are declared inline, because they return at once; with BENCH_ASYNC they are coroutine functions.
 """
 
@@ -9,26 +10,31 @@ import os
 import sys
 
 from garrison import Limits, SecurityPolicy, Server
-
+from garrison.policy.rates import Rate, Rates
 
 ABOVE_THE_LOAD = Limits(
     connections=4096,
     connections_per_address=4096,
     in_flight=4096,
     in_flight_per_principal=100_000,
+    argument_chars=1_000_000,
     message_rate=10_000_000,
     message_burst=10_000_000,
     malformed_per_minute=1_000_000,
     sessions=100_000,
+    sessions_per_principal=100_000,
     subscriptions=10_000,
+    subscriptions_per_principal=10_000,
 )
 """One address sends all of the load."""
+RATES_ABOVE = Rates(principal=Rate(10_000_000, burst=10_000_000), completion=Rate(10_000_000, burst=10_000_000))
+"""One principal sends all of the load. Each call is still counted."""
 
 
 def main() -> None:
     """Serve as the arguments say."""
     transport, port, mode, extra = (*sys.argv[1:], "0")[:4]
-    policy = SecurityPolicy(limits=ABOVE_THE_LOAD)
+    policy = SecurityPolicy(limits=ABOVE_THE_LOAD, rates=RATES_ABOVE)
     server = Server("bench", policy=policy, legacy="stateless" if mode == "json" else "sessions")
     if os.environ.get("BENCH_ASYNC"):
 

@@ -40,7 +40,7 @@ TOKEN = "a-token-that-is-long-enough-0123456789abcdef"
 
 
 def serve(folder):
-    """All transports in one process, with the limits of `peer.py`."""
+    """All transports in one process, with the limits and rates of `peer.py`."""
     import asyncio
     from contextlib import AsyncExitStack
 
@@ -48,9 +48,9 @@ def serve(folder):
     from garrison.policy.tls import TlsServerConfig
     from garrison.policy.transports import UnixSocketConfig, WebSocketConfig
     from garrison.server.serve import _loop_factory
-    from peer import ABOVE_THE_LOAD
+    from peer import ABOVE_THE_LOAD, RATES_ABOVE
 
-    server = Server("transports", policy=SecurityPolicy(limits=ABOVE_THE_LOAD))
+    server = Server("transports", policy=SecurityPolicy(limits=ABOVE_THE_LOAD, rates=RATES_ABOVE))
 
     @server.tool(inline=True)
     def add(a: int, b: int) -> int:

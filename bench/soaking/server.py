@@ -4,7 +4,7 @@
 
 It prints its addresses as one line of JSON, and serves until SIGTERM. Its tool `stats` says how it is. The last argument
 makes it go wrong on purpose, which shows that the soak notices. `SESSION_IDLE` is `Timeouts.session_idle`: the default is
-half an hour, in which no session would be seen to end.
+half an hour, in which no session would be seen to end. Rates are above the load, for all clients are one principal.
 """
 
 import asyncio
@@ -16,12 +16,17 @@ import sys
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from garrison import Context, SecurityPolicy, Server, Timeouts
+from garrison.policy.rates import Rate, Rates
 from garrison.policy.tls import TlsServerConfig
 from garrison.policy.transports import UnixSocketConfig, WebSocketConfig
 
 NEWS = "soak://news"
+RATES = Rates(principal=Rate(1e6, burst=1_000_000))
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
@@ -47,7 +52,7 @@ class Lag:
 def make(session_idle, broken):
     """The server, the list of what serves it, and its lag."""
     give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    server = Server("soak", policy=SecurityPolicy(timeouts=Timeouts(session_idle=session_idle)))
+    server = Server("soak", policy=SecurityPolicy(timeouts=Timeouts(session_idle=session_idle), rates=RATES))
     serving, kept, lag = [], [], Lag()
 
     @server.tool(inline=True)
@@ -60,7 +65,7 @@ def make(session_idle, broken):
         return a + b
 
     @server.tool(inline=True)
-    def echo(text: str) -> str:
+    def echo(text: Annotated[str, Meta(max_length=1_000_000)]) -> str:
         """Echo text."""
         return text
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .client import Client
     from .errors import (
         AccessDenied,
+        AuditUnavailable,
         AuthenticationRequired,
         AuthorizationFailed,
         BadRequest,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         HeaderMismatch,
         HostRefused,
         HttpError,
+        IdempotencyConflict,
         InputDeclined,
         InsecureConfigurationError,
         InsufficientScope,
@@ -41,9 +43,11 @@ if TYPE_CHECKING:
         MissingCapability,
         OriginRefused,
         OutputInvalid,
+        OutputRefused,
         Overloaded,
         ParseError,
         ProtocolViolation,
+        RateLimited,
         Refused,
         RegistrationError,
         RemoteError,
@@ -56,8 +60,13 @@ if TYPE_CHECKING:
         Unauthenticated,
         UnsupportedVersion,
     )
+    from .gate.hygiene import sanitize_for_llm
+    from .gate.rates import RateLimiter
+    from .gate.shared_rates import SharedRates
+    from .gate.untrusted import Untrusted
     from .policy import Limits, SecurityPolicy, Timeouts
     from .policy.principal import Principal
+    from .policy.rates import Rate, Rates
     from .policy.secret import Secret
     from .policy.tls import TlsClientConfig, TlsServerConfig
     from .policy.transports import HttpTransportConfig, UnixSocketConfig, WebSocketConfig
@@ -74,11 +83,14 @@ if TYPE_CHECKING:
         resource,
         tool,
     )
+    from .server.idempotency import MemoryOutcomes, Outcome, Outcomes
+    from .server.links import LinkRefused, Links
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AccessDenied",
+    "AuditUnavailable",
     "AuthenticationRequired",
     "AuthorizationFailed",
     "BadRequest",
@@ -96,6 +108,7 @@ __all__ = [
     "HostRefused",
     "HttpError",
     "HttpTransportConfig",
+    "IdempotencyConflict",
     "InputDeclined",
     "InsecureConfigurationError",
     "InsufficientScope",
@@ -104,16 +117,26 @@ __all__ = [
     "InvalidParams",
     "InvalidRequest",
     "Limits",
+    "LinkRefused",
+    "Links",
     "McpError",
+    "MemoryOutcomes",
     "MessageTooLarge",
     "MethodNotFound",
     "MissingCapability",
     "OriginRefused",
+    "Outcome",
+    "Outcomes",
     "OutputInvalid",
+    "OutputRefused",
     "Overloaded",
     "ParseError",
     "Principal",
     "ProtocolViolation",
+    "Rate",
+    "RateLimited",
+    "RateLimiter",
+    "Rates",
     "Refused",
     "RegistrationError",
     "RemoteError",
@@ -125,6 +148,7 @@ __all__ = [
     "Secret",
     "SecurityPolicy",
     "Server",
+    "SharedRates",
     "Timeouts",
     "TlsClientConfig",
     "TlsServerConfig",
@@ -134,12 +158,14 @@ __all__ = [
     "Unauthenticated",
     "UnixSocketConfig",
     "UnsupportedVersion",
+    "Untrusted",
     "WebSocketConfig",
     "__version__",
     "completion",
     "mcp_server",
     "prompt",
     "resource",
+    "sanitize_for_llm",
     "tool",
     "types",
 ]
@@ -148,6 +174,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "client": ("Client",),
     "errors": (
         "AccessDenied",
+        "AuditUnavailable",
         "AuthenticationRequired",
         "AuthorizationFailed",
         "BadRequest",
@@ -160,6 +187,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "HeaderMismatch",
         "HostRefused",
         "HttpError",
+        "IdempotencyConflict",
         "InputDeclined",
         "InsecureConfigurationError",
         "InsufficientScope",
@@ -173,9 +201,11 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "MissingCapability",
         "OriginRefused",
         "OutputInvalid",
+        "OutputRefused",
         "Overloaded",
         "ParseError",
         "ProtocolViolation",
+        "RateLimited",
         "Refused",
         "RegistrationError",
         "RemoteError",
@@ -188,8 +218,13 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "Unauthenticated",
         "UnsupportedVersion",
     ),
+    "gate.hygiene": ("sanitize_for_llm",),
+    "gate.rates": ("RateLimiter",),
+    "gate.shared_rates": ("SharedRates",),
+    "gate.untrusted": ("Untrusted",),
     "policy": ("Limits", "SecurityPolicy", "Timeouts"),
     "policy.principal": ("Principal",),
+    "policy.rates": ("Rate", "Rates"),
     "policy.secret": ("Secret",),
     "policy.tls": ("TlsClientConfig", "TlsServerConfig"),
     "policy.transports": ("HttpTransportConfig", "UnixSocketConfig", "WebSocketConfig"),
@@ -206,6 +241,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "resource",
         "tool",
     ),
+    "server.idempotency": ("MemoryOutcomes", "Outcome", "Outcomes"),
+    "server.links": ("LinkRefused", "Links"),
 }
 """The names that each module gives."""
 

@@ -15,9 +15,13 @@
     │   │       └── ResourceAccessDenied          there is one, and the peer cannot tell
     │   ├── InternalError                 -32603  constant text and an error id
     │   │   └── RequestCancelled              the peer took the request back; nothing is sent
+    │   ├── OutputRefused                 -32603  a result that must not leave: too large, or not of its type
     │   ├── AccessDenied                  403     this caller may not do this
     │   │   └── InsufficientScope             and may with further scopes, which it names
     │   ├── TooManyRequests               429     more under way than one principal may have
+    │   │   └── RateLimited                       more in this time than a rate allows, and when to come again
+    │   ├── AuditUnavailable              503     what must be recorded cannot be, and so was not done
+    │   ├── IdempotencyConflict           409     the same key came with other arguments, or is still at work
     │   ├── HeaderMismatch                -32020  an HTTP header says something else than the body
     │   ├── MissingCapability             -32021  the client did not declare what this needs
     │   └── UnsupportedVersion            -32022
@@ -48,10 +52,12 @@ A `violation` breaks the protocol; too many of them end the connection (`Limits.
 
 from __future__ import annotations
 
-from typing import ClassVar
+import math
+from typing import ClassVar, Final
 
 __all__ = [
     "AccessDenied",
+    "AuditUnavailable",
     "AuthenticationRequired",
     "AuthorizationFailed",
     "BadRequest",
@@ -64,6 +70,7 @@ __all__ = [
     "HeaderMismatch",
     "HostRefused",
     "HttpError",
+    "IdempotencyConflict",
     "InputDeclined",
     "InsufficientScope",
     "InsecureConfigurationError",
@@ -77,9 +84,11 @@ __all__ = [
     "MissingCapability",
     "OriginRefused",
     "OutputInvalid",
+    "OutputRefused",
     "Overloaded",
     "ParseError",
     "ProtocolViolation",
+    "RateLimited",
     "Refused",
     "RegistrationError",
     "RemoteError",
@@ -92,6 +101,8 @@ __all__ = [
     "Unauthenticated",
     "UnsupportedVersion",
 ]
+
+_LONGEST_WAIT: Final = 86_400
 
 
 class GarrisonError(Exception):
@@ -126,7 +137,7 @@ class McpError(GarrisonError):
     event: ClassVar[str | None] = None
     violation: ClassVar[bool] = False
     """The message breaks the protocol, and is counted against its connection."""
-    retry_after: ClassVar[int] = 0
+    retry_after: int = 0
     """Seconds after which the same request may be tried again; 0 says nothing. HTTP: Retry-After."""
     hint: str = ""
     """The setting that would let it pass, for the log."""
@@ -249,10 +260,30 @@ class InternalError(McpError):
         super().__init__(message, data={"errorId": error_id} if error_id else None)
         self.detail = detail
         self.error_id = error_id
+        self.disclosed = False
+        """The log has its cause, and it is what the peer is told."""
 
 
 class RequestCancelled(InternalError):
     """The peer cancelled the request, or went away. No answer is sent."""
+
+
+class OutputRefused(McpError):
+    """A handler's result must not leave: it is too large, or binary content is not of its declared type.
+
+    Args:
+        message: what the peer reads.
+        detail: for the log.
+        hint: the setting.
+    """
+
+    code = -32603
+    event = "output.refused"
+
+    def __init__(self, message: str, *, detail: str, hint: str) -> None:
+        super().__init__(message)
+        self.detail = detail
+        self.hint = hint
 
 
 class AccessDenied(McpError):
@@ -302,6 +333,49 @@ class TooManyRequests(McpError):
     def __init__(self, hint: str) -> None:
         super().__init__("Too many requests under way")
         self.hint = hint
+
+
+class RateLimited(TooManyRequests):
+    """More requests came in this time than a rate allows; the handler did not run.
+
+    Args:
+        seconds: after which the same request passes. The peer reads it rounded up, in `data` and in Retry-After.
+        hint: the setting that was reached.
+    """
+
+    def __init__(self, seconds: float, hint: str) -> None:
+        super().__init__(hint)
+        self.message = "Rate limit exceeded"
+        self.args = (self.message,)
+        self.retry_after = max(1, math.ceil(seconds)) if seconds < _LONGEST_WAIT else _LONGEST_WAIT
+        self.data = {"retryAfter": self.retry_after}
+
+
+class AuditUnavailable(McpError):
+    """A call that must be on record cannot be recorded now, so it was not done.
+
+    Its code lies outside JSON-RPC's reserved range, as new codes should; it is that of HTTP.
+    """
+
+    code = 503
+    http_status = 503
+    event = "audit.unavailable"
+    hint = "Server(audit=)"
+    retry_after = 5
+
+    def __init__(self) -> None:
+        super().__init__("Not done: it could not be recorded")
+
+
+class IdempotencyConflict(McpError):
+    """A key that stands for one deed came with other arguments, or while that deed is under way.
+
+    Its code lies outside JSON-RPC's reserved range, as new codes should; it is that of HTTP.
+    """
+
+    code = 409
+    http_status = 409
+    event = "call.conflict"
 
 
 class HeaderMismatch(McpError):
@@ -360,6 +434,8 @@ class Refused(GarrisonError):
     """HTTP header lines that the answer carries beside its own."""
     peer: str = ""
     """The address of who was refused, for the log."""
+    told: bool = False
+    """It is on record already, by whoever knows more of it than the peer is told."""
 
     def __init__(self, message: str, *, hint: str = "", status: int | None = None) -> None:
         super().__init__(f"{message} ({hint})" if hint else message)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["CASES", "CLIENT", "EVERYWHERE", "MODERN", "TRANSPORTS", "Case"]
+__all__ = ["CASES", "CLIENT", "EVERYWHERE", "MODERN", "TRANSPORTS", "WIRES", "Case"]
 
 EVERYWHERE: tuple[str, ...] = (
     *("memory", "stdio", "http", "session", "asgi"),
@@ -22,6 +22,8 @@ MODERN: tuple[str, ...] = tuple(kind for kind in EVERYWHERE if kind != "session"
 """For what only the newest revision has."""
 CLIENT: tuple[str, ...] = ("stdio", "http", "websocket", "unix")
 """Every transport over which a client meets a server that is not its own."""
+WIRES: tuple[str, ...] = ("stdio", "http", "session", "websocket", "unix")
+"""For what goes into a tool and comes out of it: every wire once, since the tool does not know which it is."""
 TRANSPORTS = frozenset({*EVERYWHERE, *CLIENT})
 
 
@@ -155,6 +157,52 @@ CASES: tuple[Case, ...] = (
     Case("ATK-112", "A misspelt setting"),
     Case("ATK-113", "One transport is laxer than another", EVERYWHERE),
     Case("ATK-114", "Optimised mode and a quiet log", EVERYWHERE),
+    # What goes into a tool, and what comes out of it
+    Case("ATK-115", "Arguments of another type", WIRES),
+    Case("ATK-116", "Arguments that nobody declared", WIRES),
+    Case("ATK-117", "Arguments named like what the server injects", WIRES),
+    Case("ATK-118", "A bad value that an error repeats", WIRES),
+    Case("ATK-119", "An exception that holds secrets", WIRES),
+    Case("ATK-120", "Exceptions of every kind", WIRES),
+    Case("ATK-121", "A path that leads outside", WIRES),
+    Case("ATK-122", "A URI that leads outside when it is decoded", WIRES),
+    Case("ATK-123", "A folder whose name begins like the root's", WIRES),
+    Case("ATK-124", "Symbolic links, and links that come and go", ("stdio", "http")),
+    Case("ATK-125", "Devices, pipes, and files without end", ("http",)),
+    Case("ATK-126", "Hard links and mounts", ("stdio", "http")),
+    Case("ATK-127", "Templates that take more than they should", WIRES),
+    # Over modern HTTP the URI stands in the head too, which has no room for it.
+    Case("ATK-128", "Templates that cost without end", ("stdio", "session", "websocket", "unix")),
+    Case("ATK-129", "URIs of another grammar", WIRES),
+    Case("ATK-130", "SQL in a value", ("stdio", "http")),
+    Case("ATK-131", "SQL in a name", ("stdio", "http")),
+    Case("ATK-132", "Characters of a shell in an argument", ("stdio", "http")),
+    Case("ATK-133", "Options in place of arguments", ("stdio", "http")),
+    Case("ATK-134", "Addresses inside the network, in every spelling", ("http",)),
+    Case("ATK-135", "Other schemes than https", ("http",)),
+    Case("ATK-136", "Redirects to where nobody may go", ("http",)),
+    Case("ATK-137", "Other ports, and credentials that follow a redirect", ("http",)),
+    Case("ATK-138", "A name that changes its address", ("http",)),
+    Case("ATK-139", "A path, query or host in one part of a URL", WIRES),
+    Case("ATK-140", "Control sequences in what leaves", WIRES),
+    Case("ATK-141", "Characters that hide or turn text", WIRES),
+    Case("ATK-142", "Output without end", WIRES),
+    Case("ATK-143", "Output that breaks its schema", WIRES),
+    Case("ATK-144", "An image that is none", WIRES),
+    Case("ATK-145", "A prompt argument that pretends to be a message", WIRES),
+    Case("ATK-146", "Completions that tell what exists", ("http", "session", "websocket", "asgi")),
+    Case("ATK-147", "One caller who takes all the time there is", ("http", "websocket", "asgi")),
+    Case("ATK-148", "Callers with a new name for each request", ("http",)),
+    Case("ATK-149", "Texts and arrays that nobody bounded", WIRES),
+    Case("ATK-150", "Odd names at registration"),
+    Case("ATK-151", "A secret in a header"),
+    Case("ATK-152", "A schema that changes after it was published"),
+    Case("ATK-153", "Destroying without being confirmed", ("stdio", "http", "websocket", "unix")),
+    Case("ATK-154", "The same deed twice", ("stdio", "http", "websocket", "unix")),
+    Case("ATK-155", "Words of strangers that pass for the tool's own", WIRES),
+    Case("ATK-156", "Archives, documents and templates that do more than hold data"),
+    Case("ATK-157", "A form that asks for a secret"),
+    Case("ATK-158", "A link that somebody else opens", ("http", "websocket")),
     # Who is asking a protected server
     Case("ATK-159", "No token"),
     Case("ATK-160", "A token in the query, the body or a cookie"),
@@ -241,4 +289,10 @@ CASES: tuple[Case, ...] = (
     Case("ATK-266", "A crash while writing"),
     Case("ATK-267", "Entries that were swapped"),
     Case("ATK-268", "A keyring that keeps nothing secret"),
+    # What is on record
+    Case("ATK-280", "Lines of a log written by a peer", ("http", "websocket", "unix")),
+    Case("ATK-281", "An audit log that was changed"),
+    Case("ATK-282", "An audit log that cannot be written", ("stdio", "http")),
+    Case("ATK-288", "What is not on record", EVERYWHERE),
+    Case("ATK-289", "A log flooded with the same line"),
 )

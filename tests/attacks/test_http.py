@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import time
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -19,11 +20,13 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from garrison import Client, Context, InsecureConfigurationError, Limits, SecurityPolicy, Server, Timeouts
+from garrison.policy.rates import Rates
 from tests.attacks.target import Target
 from tests.support.everywhere import call as text_of_call
 from tests.support.everywhere import door, uvicorn_serving
 from tests.support.mcp import call, modern_fields, post, until
 from tests.support.raw_http import TOKEN, Response, changed, connected, exchange, request, serving, standard
+from tests.support.roomy import RAW_TEXT, ROOMY_RATES
 
 QUICK = Timeouts(shutdown=0.2)
 
@@ -216,10 +219,10 @@ async def test_every_kind_of_response_has_the_security_headers_and_no_banner(pla
 class _Gate:
     """A server whose `hold` runs until it is let go."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, rates: Rates) -> None:
         self.under_way = self.most = self.done = 0
         self.open = asyncio.Event()
-        self.server = server = Server("flood", policy=SecurityPolicy(limits=limits, timeouts=QUICK))
+        self.server = server = Server("flood", policy=SecurityPolicy(limits=limits, timeouts=QUICK, rates=rates))
 
         @server.tool()
         async def hold() -> str:
@@ -254,7 +257,7 @@ async def _flood(port: int, calls: int) -> list[asyncio.Task[int]]:
 @pytest.mark.parametrize(
     ("limits", "most"),
     [
-        # From one address, by default, connections run out first.
+        # From one address, with as many calls as it likes, connections run out first.
         (Limits(), Limits().connections_per_address),
         # With as many connections as it likes, one principal has what one principal may have.
         (Limits(connections=2_000, connections_per_address=2_000), Limits().in_flight_per_principal),
@@ -263,7 +266,7 @@ async def _flood(port: int, calls: int) -> list[asyncio.Task[int]]:
     ids=["default", "many connections", "few calls"],
 )
 async def test_a_flood_of_slow_calls_with_one_token(limits: Limits, most: int) -> None:
-    gate = _Gate(limits)
+    gate = _Gate(limits, ROOMY_RATES)
     async with serving(gate.server) as running:
         tracemalloc.start()
         tasks = await _flood(running.port, 1_000)
@@ -284,6 +287,27 @@ async def test_a_flood_of_slow_calls_with_one_token(limits: Limits, most: int) -
         assert held[200] == gate.done == most
         again = await _flood(running.port, most)
         assert Counter(await asyncio.gather(*again)) == {200: most}
+
+
+@pytest.mark.attack("ATK-042")
+async def test_a_flood_of_slow_calls_is_over_its_rate_first(caplog: pytest.LogCaptureFixture) -> None:
+    """By default, the calls of one burst begin, and what the time since is worth."""
+    rate, most = Rates().principal, Limits().in_flight_per_principal
+    gate = _Gate(Limits(connections=2_000, connections_per_address=2_000), Rates())
+    async with serving(gate.server) as running:
+        began = time.monotonic()
+        tasks = await _flood(running.port, 1_000)
+        await until(lambda: sum(task.done() for task in tasks) + gate.under_way == 1_000, 20)
+        begun = gate.under_way
+        assert rate.burst <= begun <= min(most, rate.burst + rate.per_second * (time.monotonic() - began))
+        assert Counter(task.result() for task in tasks if task.done()) == {429: 1_000 - begun}
+        assert "(Rates.principal)" in caplog.text
+        gate.open.set()
+        held = Counter(await asyncio.gather(*tasks))
+        assert held[200] == gate.done == gate.most == begun
+        # The time pays, and then the same caller is served.
+        await asyncio.sleep(2 / rate.per_second)
+        assert (await exchange(running.port, post(running.port, call("echo", {"text": "x"})))).status == 200
 
 
 @pytest.mark.attack("ATK-040")
@@ -321,12 +345,27 @@ HOSTILE = (
     "a\u2028data: 1\u2029\x0b\x0c\x85\x1e",
     "\ufeffdata: x\x00y",
 )
+WRITTEN_OUT = (
+    "a\r\n\r\ndata: {}\r\n\r\n",
+    "a\nevent: x\ndata: 1",
+    'a\u240d\u240ddata: {"jsonrpc":"2.0","id":1,"result":{}}\u240d\u240d',
+    "a\n\nid: 7\nretry: 1\n\n:",
+    "a\u2028data: 1\u2029\u240b\u240c<U+0085>\u241e",
+    "<U+FEFF>data: x\u2400y",
+)
+"""The same with what no reader sees written out, as it leaves by default."""
+SAID = pytest.mark.parametrize(
+    ("said", "reason"), [(WRITTEN_OUT, ""), (HOSTILE, RAW_TEXT)], ids=["written out", "as it is"]
+)
 
 
 @pytest.mark.attack("ATK-047")
 @pytest.mark.parametrize("door_kind", ["http", "session", "asgi"])
-async def test_line_breaks_in_what_a_handler_says_make_no_event(door_kind: str) -> None:
-    server = Server("sse", policy=SecurityPolicy(timeouts=QUICK))
+@SAID
+async def test_line_breaks_in_what_a_handler_says_make_no_event(
+    door_kind: str, said: tuple[str, ...], reason: str
+) -> None:
+    server = Server("sse", policy=SecurityPolicy(timeouts=QUICK, dangerously_skip_hygiene=reason))
 
     @server.tool()
     async def talk(ctx: Context) -> str:
@@ -339,7 +378,7 @@ async def test_line_breaks_in_what_a_handler_says_make_no_event(door_kind: str) 
     more = ',"progressToken":"t\\r\\n\\r\\ndata: {}","io.modelcontextprotocol/logLevel":"debug"'
     async with door(door_kind, server) as at, at.connect() as line:
         await line.send(at.message(text_of_call("talk", "{}", '"7 \\u2028 data: x"', more=more)))
-        for number, text in enumerate(HOSTILE, 1):
+        for number, text in enumerate(said, 1):
             progress, logged, structured = [(await line.receive()).json for _ in range(3)]
             assert progress["method"] == "notifications/progress"
             assert progress["params"]["message"] == text and progress["params"]["progress"] == number
@@ -347,15 +386,16 @@ async def test_line_breaks_in_what_a_handler_says_make_no_event(door_kind: str) 
             assert structured["params"]["data"] == {text: [text]}
         last = (await line.receive()).json
         assert last["id"] == "7 \u2028 data: x"
-        assert last["result"]["content"][0]["text"] == "".join(HOSTILE)
+        assert last["result"]["content"][0]["text"] == "".join(said)
         await asyncio.sleep(0.05)
         assert line.incoming.empty()
 
 
 @pytest.mark.attack("ATK-047")
 @pytest.mark.parametrize("era", ["modern", "legacy"])
-async def test_a_client_reads_exactly_the_events_that_were_meant(era: Any) -> None:
-    server = Server("sse", policy=SecurityPolicy(timeouts=QUICK))
+@SAID
+async def test_a_client_reads_exactly_the_events_that_were_meant(era: Any, said: tuple[str, ...], reason: str) -> None:
+    server = Server("sse", policy=SecurityPolicy(timeouts=QUICK, dangerously_skip_hygiene=reason))
 
     @server.tool()
     async def talk(ctx: Context) -> str:
@@ -379,7 +419,7 @@ async def test_a_client_reads_exactly_the_events_that_were_meant(era: Any) -> No
                 "talk", on_progress=lambda report, *_: reports.append(getattr(report, "message", report))
             )
             assert result.content[0].text == "done"  # type: ignore[union-attr]
-            assert heard == list(HOSTILE)
+            assert heard == list(said)
             assert len(reports) == len(HOSTILE)
             assert not client.dropped
 

@@ -85,7 +85,16 @@ class Terminal:
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     pytest.importorskip("pty")
-    (tmp_path / "server.py").write_text(SERVER.replace('"Who?"', r'"Who\x1b]0;evil\x07?"'))
+    changes = {
+        '"Who?"': r'"Who\x1b]0;evil\x07?"',
+        "import Context,": "import SecurityPolicy, Context,",
+        'for tests.")': 'for tests.", policy=SecurityPolicy(dangerously_skip_hygiene="a server that means harm"))',
+    }
+    text = SERVER
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "server.py").write_text(text)
     return tmp_path
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from garrison import Limits, SecurityPolicy, Timeouts
+from garrison import Limits, Rate, SecurityPolicy, Timeouts
 from garrison.cli import main
 from garrison.cli.checkup import compared
 from garrison.cli.plan import leaves
@@ -70,13 +70,18 @@ def kinds(report: dict[str, Any]) -> set[str]:
     return {each["kind"] for each in report["findings"]}
 
 
+def as_json(value: Any) -> dict[str, Any]:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else dict(value)  # type: ignore[arg-type]
+
+
 def test_the_members_of_the_report_do_not_change(ask: Ask, place: Path) -> None:
     authority = Authority(place)
     leaf = authority.leaf()
     status, report = ask("--http", ":0", "--tls-cert", str(leaf.certificate), "--tls-key", str(leaf.key))
     assert status == 0 and report["starts"] is True and report["refusal"] is None
     assert report.keys() == {
-        "starts", "refusal", "server", "listener", "protection", "policy", "relaxations", "findings", "versions"
+        "starts", "refusal", "server", "listener", "protection", "audit", "policy", "relaxations", "findings",
+        "versions"
     }  # fmt: skip
     assert report["server"] == {"name": "checked", "version": "2.0"}
     assert report["listener"].keys() == {
@@ -95,7 +100,7 @@ def test_every_setting_is_there_with_its_default(ask: Ask) -> None:
     default = leaves(SecurityPolicy())
     assert [each["setting"] for each in report["policy"]] == list(default)
     for each in report["policy"]:
-        assert each["value"] == each["default"] == json.loads(json.dumps(default[each["setting"]], default=dict))
+        assert each["value"] == each["default"] == json.loads(json.dumps(default[each["setting"]], default=as_json))
         assert (each["source"], each["compared"]) == ("default", "same")
     assert report["relaxations"] == {}
 
@@ -139,10 +144,31 @@ def test_looser_and_tighter() -> None:
         allow_insecure_http_hosts={"a": "why"},
         dangerously_allow_unauthenticated="why",
         dangerously_allow_unsafe_socket_path="why",
+        dangerously_skip_hygiene="why",
+        hygiene="strip",
+        redact_results=True,
     )
     default = leaves(SecurityPolicy())
     found = {name: compared(name, value, default[name]) for name, value in leaves(changed).items() if "." not in name}
-    assert found == {name: "different" if name == "public_url" else "looser" for name in found}
+    others = {"public_url": "different", "hygiene": "different", "redact_results": "tighter"}
+    assert found == {name: others.get(name, "looser") for name in found}
+
+
+@pytest.mark.parametrize(
+    ("value", "default", "expected"),
+    [
+        (Rate(60, 250), Rate(60, 250), "same"),
+        (Rate(61, 250), Rate(60, 250), "looser"),
+        (Rate(60, 251), Rate(60, 250), "looser"),
+        (Rate(2, 30), Rate(60, 250), "tighter"),
+        (Rate(2, 300), Rate(60, 250), "different"),
+        (Rate(1e6, 10**6), None, "tighter"),
+        (None, None, "same"),
+        (None, Rate(1, 1), "looser"),
+    ],
+)
+def test_looser_and_tighter_rates(value: Rate | None, default: Rate | None, expected: str) -> None:
+    assert compared("rates.principal", value, default) == expected
 
 
 @pytest.mark.parametrize(
@@ -218,10 +244,12 @@ def test_a_setting_that_nothing_has_a_use_for_would_not_start(ask: Ask, place: P
 
 def test_relaxations_and_their_reasons(ask: Ask) -> None:
     words = ["--dangerously-allow-unauthenticated", "a lab", "--tolerate", "accept", "--allow-insecure-http", "h=cable"]
-    _, report = ask("--http", ":1", *words)
+    _, report = ask("--http", ":1", *words, "--dangerously-skip-hygiene", "a terminal")
     assert report["relaxations"].keys() == {
-        "dangerously_allow_unauthenticated", "allow_insecure_http_hosts.h", "tolerate.accept"
+        "dangerously_allow_unauthenticated", "allow_insecure_http_hosts.h", "tolerate.accept",
+        "dangerously_skip_hygiene",
     }  # fmt: skip
+    assert report["relaxations"]["dangerously_skip_hygiene"] == "a terminal"
     assert report["relaxations"]["dangerously_allow_unauthenticated"] == "a lab"
     assert report["relaxations"]["allow_insecure_http_hosts.h"] == "cable"
 
@@ -284,7 +312,8 @@ def test_nothing_is_started(ask: Ask, monkeypatch: pytest.MonkeyPatch, place: Pa
 
 def test_a_healthy_server_has_no_warning(ask: Ask, place: Path) -> None:
     write(place, f", legacy='off', state_key='{'ab' * 32}'")
-    assert ask("--http", ":1")[1]["findings"] == []
+    words = ["--http", ":1", "--audit-log", "log/calls.log"]
+    assert ask(*words)[1]["findings"] == [] and not (place / "log").exists()
 
 
 @pytest.mark.parametrize(
@@ -296,6 +325,10 @@ def test_a_healthy_server_has_no_warning(ask: Ask, place: Path) -> None:
         ("", ["--http", ":1", "--token", "a-token-that-is-seen"], "token_visible"),
         ("", ["--limit", "connections=4096"], "limit"),
         ("", ["--limit", "body_rate=128"], "limit"),
+        ("", ["--rate", "principal=480/second,250"], "limit"),
+        ("", ["--rate", "completion=20/second,320"], "limit"),
+        ("", ["--http", ":1"], "audit"),
+        ("", ["--unix", "s"], "audit"),
     ],
 )
 def test_what_is_doubtful(more: str, words: list[str], kind: str, ask: Ask, place: Path) -> None:
@@ -358,7 +391,45 @@ def test_a_relaxation_without_effect(ask: Ask, place: Path, monkeypatch: pytest.
 def test_what_is_not_doubtful(ask: Ask, place: Path) -> None:
     write(place, ", legacy='off'")
     words = ["--limit", "connections=4095", "--limit", "body_rate=129", "--timeout", "keep_alive=1000"]
-    assert kinds(ask(*words)[1]) == set()
+    words += ["--rate", "principal=479/second,1999", "--rate", "most_keys=100000000", "--rate", "heavy=9999/second"]
+    assert kinds(ask(*words, "--redact-results", "--hygiene", "strip")[1]) == set()
+
+
+def test_what_keeps_a_record(ask: Ask, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert ask("--http", ":1")[1]["audit"] is None
+    assert main(["doctor", "server.py"]) == 0
+    assert "records      none\n" in capfd.readouterr().out
+    write(place, ", audit=__import__('garrison.audit').audit.FunctionSink(print)")
+    status, report = ask("--http", ":1")
+    assert (status, report["audit"]) == (0, "FunctionSink") and "audit" not in kinds(report)
+    _, report = ask("--http", ":1", "--audit-log", "calls.log")  # in place of what the code says
+    assert report["audit"] == f"AuditLog, {place / 'calls.log'}" and not (place / "calls.log").exists()
+    key = private(place / "key", "ab" * 32)
+    status, report = ask("--http", ":1", "--audit-log", "calls.log", "--audit-key", key)
+    assert status == 0 and "abab" not in json.dumps(report)
+    for refused in (["--audit-key", key], ["--audit-log", "calls.log", "--audit-key", str(place / "server.py")]):
+        status, report = ask("--http", ":1", *refused)
+        assert status == 1 and report["refusal"]
+        assert main(["run", "server.py", "--http", ":1", *refused]) == 2
+        assert capfd.readouterr().err == f"garrison: {report['refusal']}\n"
+
+
+def test_what_tools_were_let_off(ask: Ask, place: Path) -> None:
+    tools = """
+server.add_tool(lambda: "x", "kind", structured_output=False)
+server.add_tool(lambda: "x", "wipe", structured_output=False, destructive=True)
+server.add_tool(lambda: "x", "drop", structured_output=False, destructive=True, confirm=False)
+server.add_tool(lambda: "x", "paint", structured_output=False, dangerously_raw_text="colours of a terminal")
+"""
+    (place / "server.py").write_text(SERVER.replace("{more}", ", legacy='off'") + tools)
+    found = {each["kind"]: each for each in ask()[1]["findings"]}
+    assert found.keys() == {"raw_text", "unconfirmed"}
+    assert found["raw_text"]["level"] == "warning" and found["raw_text"]["text"].endswith(" from paint")
+    assert found["unconfirmed"]["text"].endswith(" by drop")
+    many = "".join(f'server.add_tool(lambda: "x", "t{n}", destructive=True, confirm=False)\n' for n in range(12))
+    (place / "server.py").write_text(SERVER.replace("{more}", ", legacy='off'") + many)
+    (found,) = ask()[1]["findings"]
+    assert found["text"].endswith("t8, t9 and 2 more")
 
 
 @pytest.mark.parametrize(
@@ -413,6 +484,7 @@ def test_no_secret_is_printed(place: Path, monkeypatch: pytest.MonkeyPatch, capf
 
 def test_the_text_says_what_the_json_says(capfd: pytest.CaptureFixture[str]) -> None:
     words = ["--ws", "--http", ":1", "--limit", "batch=3", "--timeout", "idle=60", "--allowed-host", "a.example"]
+    words += ["--rate", "tenant=30/minute,7"]
     assert main(["doctor", "server.py", *words, "--dangerously-allow-unauthenticated", "a lab"]) == 0
     lines = capfd.readouterr().out.splitlines()
     text = [" ".join(line.split()) for line in lines]
@@ -429,6 +501,12 @@ def test_the_text_says_what_the_json_says(capfd: pytest.CaptureFixture[str]) -> 
         "allowed_hosts a.example command line looser",
         "allowed_origins none default",
         "dangerously_allow_unauthenticated a lab",
+        "hygiene visible default",
+        "redact_results no default",
+        "rates.principal 60 a second, 250 at once default",
+        "rates.tenant 0.5 a second, 7 at once command line tighter",
+        "rates.heavy none default",
+        "records none",
     ):
         assert line in text, line
     assert any(line.startswith("note handshake revisions are served") for line in text)

@@ -72,4 +72,5 @@ def test_client() -> None:
 
 def test_every_example_has_a_test() -> None:
     names = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert names and names <= {name.removeprefix("test_") for name in globals()}
+    attacked = {path.stem.removeprefix("test_") for path in Path(__file__).parents[1].glob("examples/test_*.py")}
+    assert names and names <= {name.removeprefix("test_") for name in globals()} | attacked

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from garrison import Limits, SecurityPolicy, Server, Timeouts
+from garrison import Limits, Rate, Rates, SecurityPolicy, Server, Timeouts
 from garrison.cli import main
 from garrison.cli.options import parser_for
 from garrison.cli.plan import Network, Plan, leaves, make_plan
@@ -75,6 +75,14 @@ POLICY: dict[str, tuple[list[str], Any]] = {
     "dangerously_allow_unauthenticated": (["--dangerously-allow-unauthenticated", "a test"], "a test"),
     "dangerously_allow_unsafe_socket_path": (["--dangerously-allow-unsafe-socket-path", "a test"], "a test"),
 }
+POLICY |= {
+    "hygiene": (["--hygiene", "strip"], "strip"),
+    "redact_results": (["--redact-results"], True),
+    "dangerously_skip_hygiene": (["--dangerously-skip-hygiene", "a test"], "a test"),
+}
+for _field in dataclasses.fields(Rates):
+    POLICY[f"rates.{_field.name}"] = (["--rate", f"{_field.name}=120/minute,30"], Rate(2, 30))
+POLICY["rates.most_keys"] = (["--rate", "most_keys=7"], 7)
 for _field in dataclasses.fields(Limits):
     POLICY[f"limits.{_field.name}"] = (["--limit", f"{_field.name}=7"], 7)
 for _field in dataclasses.fields(Timeouts):
@@ -223,7 +231,10 @@ def test_what_does_not_fit_is_refused_by_its_name(words: str, said: str) -> None
         ["--ws", ":1", "server.py"],  # the target is there already
     ],
 )
-def test_words_that_are_no_options_are_status_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_words_that_are_no_options_are_status_2(
+    words: list[str], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "server.py").write_text(ONE)
     assert main(["run", "server.py", *words]) == 2
     assert "usage: garrison run" in capsys.readouterr().err
 

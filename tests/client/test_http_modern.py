@@ -320,6 +320,27 @@ def test_structured_content_is_held_against_the_output_schema():
     run(main())
 
 
+@pytest.mark.parametrize("cache", [True, False])
+def test_calls_at_once_list_the_tools_once(cache: bool):
+    """A rate that is enough for the calls is enough."""
+
+    async def main():
+        tool = {"name": "t", "inputSchema": {"type": "object"}, "outputSchema": {"type": "object", "required": ["n"]}}
+
+        def call(request: Request):
+            return {**text("x"), "structuredContent": {"n": 1} if request.params["arguments"] else {}}
+
+        async with http_server(modern({"tools/list": lambda r: listing(tool), "tools/call": call})) as server:
+            async with Client(server.url, cache=cache) as client:
+                results = await asyncio.gather(*(client.call_tool("t", {"n": n}) for n in range(40)))
+                assert [result.structured_content for result in results] == [{"n": 1}] * 40
+                with pytest.raises(e.OutputInvalid):
+                    await client.call_tool("t")
+                assert server.methods.count("tools/list") == 1
+
+    run(main())
+
+
 def test_tool_errors_are_results_unless_asked_for():
     async def main():
         async with http_server(modern({"tools/call": lambda r: {**text("broken"), "isError": True}})) as server:

@@ -19,6 +19,7 @@ from garrison.policy.tls import TlsClientConfig, TlsServerConfig
 from garrison.policy.transports import HttpTransportConfig, UnixSocketConfig, WebSocketConfig
 from garrison.protocol import types as t
 from tests.support.certs import Authority
+from tests.support.roomy import ROOMY_RATES, roomy
 
 TOKEN = "a-token-that-is-long-enough-0123456789"
 
@@ -29,7 +30,8 @@ class Person:
 
 
 def make(**limits: int) -> Server:
-    server = Server("own", version="1", policy=SecurityPolicy(limits=Limits(**limits), timeouts=Timeouts(shutdown=0.3)))
+    policy = SecurityPolicy(limits=roomy(Limits(**limits)), timeouts=Timeouts(shutdown=0.3), rates=ROOMY_RATES)
+    server = Server("own", version="1", policy=policy)
 
     @server.tool()
     async def echo(text: str) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
+
+from msgspec import Meta
 
 from garrison import Context, Server
 
@@ -17,7 +20,7 @@ def add(a: int, b: int) -> int:
 
 
 @server.tool(inline=True)
-def size(text: str) -> int:
+def size(text: Annotated[str, Meta(max_length=5_000_000)]) -> int:
     """How many characters there are."""
     return len(text)
 

@@ -23,12 +23,14 @@ from .place import NAME, ROOT, TOKEN, Place, deployed, free_port
 pytestmark = pytest.mark.peer
 
 BIG = 5_000_000
+ROOM = "[limits]\noutput_block_bytes = 5_000_000\noutput_bytes = 16_000_000\n"
+"""For an answer of that size."""
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start programs of other users")
 
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
-    with deployed() as running:
+    with deployed(ROOM) as running:
         yield running
 
 

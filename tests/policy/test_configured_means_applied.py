@@ -1,7 +1,8 @@
 """Configured means applied: every setting of every configuration object, changed, is seen to do something.
 
-The settings are found by themselves: the fields of all public frozen classes of `garrison.policy`, and the arguments of
-the functions that start something. One without a case fails; see `applied/case.py` for how to write it.
+The settings are found by themselves: the fields of all public frozen classes of `garrison.policy`, the arguments of the
+functions that start something and of what tools call, and the options of a tool. One without a case fails; see
+`applied/case.py` for how to write it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ import pytest
 
 import garrison.policy
 from garrison import Client, Server
+from garrison.audit import AuditLog
 from garrison.auth.resource import IntrospectionVerifier, JwtVerifier
 from garrison.auth.resource.server import ResourceServer
 from garrison.policy.toml import Settings
+from garrison.safe import SafeCommand, SafeFetch, SafeRoot, SafeSQL
+from garrison.server.options import ToolOptions
 
 from .applied.case import CASES, Case, names_of, title_of
 
@@ -33,8 +37,14 @@ FUNCTIONS: tuple[object, ...] = (
     ResourceServer,
     JwtVerifier,
     IntrospectionVerifier,
+    ToolOptions,
+    AuditLog,
+    SafeRoot,
+    SafeSQL,
+    SafeCommand,
+    SafeFetch,
 )
-"""What takes settings as arguments."""
+"""What takes settings as arguments, or names them."""
 
 NOT_SETTINGS: dict[object, str] = {Settings: "what a file says, made of the other objects; nobody configures it"}
 
@@ -64,7 +74,8 @@ def rows() -> list[Any]:
         for name in names_of(owner):
             for number, each in enumerate(CASES.get((owner, name), [None])):
                 ending = f"-{number + 1}" if number else ""
-                found.append(pytest.param(owner, name, each, id=f"{title_of(owner)}.{name}{ending}"))
+                marks = [pytest.mark.peer] if each is not None and each.peer else []
+                found.append(pytest.param(owner, name, each, id=f"{title_of(owner)}.{name}{ending}", marks=marks))
     return found
 
 

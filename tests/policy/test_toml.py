@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from garrison import Limits, SecurityPolicy, Timeouts
 from garrison.cli.options import parser_for
 from garrison.errors import ConfigurationError, InsecureConfigurationError
+from garrison.policy.rates import Rate, Rates
 from garrison.policy.security import TOLERANCES
 from garrison.policy.toml import ServeSettings, Settings, read_toml
 
@@ -36,6 +38,9 @@ allowed_origins = ["https://app.example.com"]
 trusted_proxies = ["10.0.0.0/8", "unix"]
 public_url = "https://mcp.example.com/mcp"
 tolerate = ["accept"]
+hygiene = "strip"
+redact_results = true
+dangerously_skip_hygiene = "texts of a type setter"
 dangerously_allow_unauthenticated = "behind the gateway"
 dangerously_allow_unsafe_socket_path = "a container of its own"
 
@@ -45,6 +50,13 @@ connections = 1000
 [timeouts]
 handler = 30
 idle = 2.5
+
+[rates]
+profile = "public"
+principal = { per_second = 0.5, burst = 3 }
+tenant = { per_second = 100, burst = 1000 }
+completion.burst = 5
+most_keys = 500
 
 [allow_insecure_http_hosts]
 "10.1.2.3" = "a private network"
@@ -62,17 +74,21 @@ def test_a_whole_file(file: Path) -> None:
         profile="compat",
         limits=Limits(connections=1000),
         timeouts=Timeouts(handler=30, idle=2.5),
+        rates=Rates.public(principal=Rate(0.5, 3), tenant=Rate(100, 1000), completion=Rate(5, 5), most_keys=500),
         allowed_hosts=("mcp.example.com", "mcp.example.com:8443"),
         allowed_origins=("https://app.example.com",),
         trusted_proxies=("10.0.0.0/8", "unix"),
         public_url="https://mcp.example.com/mcp",
         tolerate=("accept",),
+        hygiene="strip",
+        redact_results=True,
+        dangerously_skip_hygiene="texts of a type setter",
         allow_insecure_http_hosts={"10.1.2.3": "a private network"},
         dangerously_allow_unauthenticated="behind the gateway",
         dangerously_allow_unsafe_socket_path="a container of its own",
     )
     assert found.serve == ServeSettings(http="127.0.0.1:8000", ws=True, path="/here")
-    assert {"profile", "limits.connections", "timeouts.idle", "serve.ws", "tolerate"} <= found.named
+    assert {"profile", "limits.connections", "timeouts.idle", "serve.ws", "tolerate", "rates.tenant"} <= found.named
     assert "limits.threads" not in found.named
     assert SecurityPolicy.from_toml(file) == found.policy
     # no field of the policy is left out above
@@ -89,7 +105,7 @@ def test_the_file_of_the_documentation(file: Path) -> None:
     options = parser_for("run").parse_args(["server.py"])
     names = [each.name for each in dataclasses.fields(ServeSettings)]
     assert rows == [(name, f"--{name.replace('_', '-')}" if hasattr(options, name) else "") for name in names]
-    named = re.findall(r"^\| `([a-z_]+)` \| `--[a-z-]+ [^|]* \|$", page, re.MULTILINE)
+    named = re.findall(r"^\| `([a-z_]+)` \| `--[a-z-]+[ `][^|]* \|$", page, re.MULTILINE)
     assert sorted(named) == sorted(each.name for each in dataclasses.fields(SecurityPolicy))
 
 
@@ -118,6 +134,14 @@ def test_every_limit(name: str, file: Path) -> None:
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Timeouts)])
 def test_every_time_out(name: str, file: Path) -> None:
     assert getattr(read(file, f"[timeouts]\n{name} = 0.5").policy.timeouts, name) == 0.5
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(Rates), ids=lambda field: field.name)
+@pytest.mark.parametrize("profile", [Rates.default, Rates.public])
+def test_every_rate(field: dataclasses.Field[Any], profile: Callable[[], Rates], file: Path) -> None:
+    text, value = ("7", 7) if field.type == "int" else ("{ per_second = 0.5, burst = 7 }", Rate(0.5, 7))
+    rates = read(file, f"[rates]\nprofile = '{profile.__name__}'\n{field.name} = {text}").policy.rates
+    assert rates == dataclasses.replace(profile(), **{field.name: value})
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(ServeSettings), ids=lambda field: field.name)
@@ -163,6 +187,23 @@ def test_a_preset_is_what_the_other_keys_change(file: Path) -> None:
         ("[timeouts]\nidle = '1'", "timeouts.idle: must be a number"),
         ("[timeouts]\nidle = nan", "Timeouts.idle must be a positive number"),
         ("[timeouts]\nidle = true", "timeouts.idle: must be a number"),
+        ("rates = 'public'", "rates: must be a table, [rates]"),
+        ("[rates]\nprofile = 'none'", "rates.profile: must be one of default, public"),
+        ("[rates]\nprofile = 1", "rates.profile: must be one of default, public"),
+        ("[rates]\nprincipals = 1", "rates.principals: there is no such setting; did you mean principal?"),
+        ("[rates]\nprincipal = 100", "rates.principal: must be a table, [rates.principal]"),
+        ("[rates]\nprincipal = { rate = 1 }", "rates.principal.rate: there is no such setting"),
+        ("[rates]\nprincipal.per_second = '1'", "rates.principal.per_second: must be a number"),
+        ("[rates]\nprincipal.per_second = true", "rates.principal.per_second: must be a number"),
+        ("[rates]\nprincipal.per_second = 0", "rates.principal: Rate.per_second must be a number above 0"),
+        ("[rates]\nprincipal.per_second = nan", "rates.principal: Rate.per_second must be a number above 0"),
+        ("[rates]\nprincipal.per_second = inf", "rates.principal: Rate.per_second must be a number above 0"),
+        ("[rates]\nprincipal.burst = 0", "rates.principal: Rate.burst must be a positive integer"),
+        ("[rates]\nprincipal.burst = 1.5", "rates.principal.burst: must be a whole number"),
+        ("[rates]\ntenant.burst = 5", "rates.tenant.per_second: must be given"),
+        ("[rates]\naddress = { per_second = 5 }", "rates.address.burst: must be given"),
+        ("[rates]\naddress = false", "rates.address: must be a table, [rates.address]"),
+        ("[rates]\nmost_keys = 0", "Rates.most_keys must be a positive integer"),
         ("[serve]\nws = 1", "serve.ws: must be true, or HOST:PORT"),
         ("[serve]\ntls_cert = true", "serve.tls_cert: must be a text"),
         ("[serve]\nws_max_message_size = '1 MiB'", "serve.ws_max_message_size: must be a whole number"),

@@ -4,8 +4,8 @@ The examples of a page run in order and share their names and an empty folder, a
 blocks in this process, `sh` blocks with bash. `Server.run` returns at once. An example that cannot run here has
 `<!-- not run: reason -->` on the line above its fence; Python must still compile.
 
-Every limit and time-out stands in docs/limits.md with its default, beside the secure defaults; every security event
-stands in docs/threats.md.
+Every limit and time-out stands in docs/limits.md with its default, beside the secure defaults, and every rate in
+docs/rate-limits.md; every security event stands in docs/threats.md.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import shutil
 import ssl
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ from garrison import (
     Client,
     InsecureConfigurationError,
     Limits,
+    Rate,
+    Rates,
     SecurityPolicy,
     Server,
     Timeouts,
@@ -239,8 +242,52 @@ def test_every_limit_and_time_out_is_documented_with_its_default(heading: str, k
     assert table("limits.md", heading) == expected
 
 
+def shown_rate(rate: Rate | int | None) -> str:
+    """A default as the table of rates writes it."""
+    if isinstance(rate, int):
+        return f"{rate:,}"
+    if rate is None:
+        return "none"
+    if rate.per_second < 1:
+        return f"{rate.per_second * 60:g} a minute, {rate.burst} at once"
+    if rate.burst >= 1024 * 1024:
+        return f"{rate.per_second / 1024:g} KiB a second, {rate.burst / 1024 / 1024:g} MiB at once"
+    return f"{rate.per_second:g} a second, {rate.burst} at once"
+
+
+def test_every_rate_is_documented_with_its_defaults() -> None:
+    text = (ROOT / "docs" / "rate-limits.md").read_text(encoding="utf-8")
+    cells = re.findall(
+        r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \| ", text.split("| counts |\n")[1].split("\n\n")[0], re.MULTILINE
+    )
+    usual, public = Rates(), Rates.public()
+    names = [field.name for field in fields(Rates)]
+    assert cells == [(name, shown_rate(getattr(usual, name)), shown_rate(getattr(public, name))) for name in names]
+
+
+def test_every_field_of_the_policy_is_documented() -> None:
+    named = [name for first, _ in table("configuration.md", "## In code") for name in re.findall(r"`(\w+)`", first)]
+    presets = {"strict", "compat", "conformance"}
+    assert sorted(set(named) - presets) == sorted(field.name for field in fields(SecurityPolicy))
+
+
 def default(function: Any, name: str) -> Any:
     return inspect.signature(function).parameters[name].default
+
+
+async def as_tools() -> tuple[bool, bool, bool]:
+    """Whether a tool refuses an unknown argument, takes a text for a number, and asks before it destroys."""
+    server = Server("x")
+    server.add_tool(len_of, "take")
+    server.add_tool(len_of, "wipe", destructive=True)
+    async with Client(server) as client:
+        closed = await client.call_tool("take", {"n": 1, "m": 1})
+        text = await client.call_tool("take", {"n": "1"})
+    return bool(closed.is_error), not text.is_error, server.registry.tools["wipe"].asks
+
+
+def len_of(n: int) -> int:
+    return n
 
 
 def test_the_secure_defaults_are_those_of_live_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,6 +326,16 @@ def test_the_secure_defaults_are_those_of_live_objects(tmp_path: Path, monkeypat
     verified = at_client.verify_mode is ssl.CERT_REQUIRED and at_client.check_hostname
     held("the server's certificate and its name", "verified", verified)
     held("message size", shown("message_bytes", limits.message_bytes), WebSocketConfig().max_message_size is None)
+    rates = policy.rates.principal
+    calls = f"{rates.per_second:g} a second, {rates.burst} at once"
+    held("how often one principal may call over a network", calls, True)
+    bounds = f"{limits.argument_chars:,} code points, {limits.argument_items:,} items"
+    held("texts and arrays of arguments without a bound of their own", bounds, True)
+    closed, coerced, confirmed = asyncio.run(as_tools())
+    held("unknown arguments, and text for numbers", "refused", closed and not coerced)
+    held("control and invisible characters in what leaves", "written out", policy.hygiene == "visible")
+    held("what looks like a key, in errors and logs", "masked", not policy.redact_results)
+    held("a tool that destroys something", "confirmed by who asked", confirmed)
     held("one run of a handler", shown("handler", timeouts.handler), True)
     patience = f"{shown('request', timeouts.request)}, with progress {shown('request_max', timeouts.request_max)}"
     held("a client's request", patience, default(Client.__init__, "timeout") is None)
@@ -287,33 +344,47 @@ def test_the_secure_defaults_are_those_of_live_objects(tmp_path: Path, monkeypat
     held("WebSocket", "not served; without compression", off)
     held("HTTP+SSE of 2024-11-05", "not served", not Server("x").http_sse)
     held("Unix socket, mode", f"{UnixSocketConfig('/x').mode:04o}", True)
-    foreign = [path for path in SOURCES.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc", ".typed")]
+    texts = (".py", ".pyc", ".typed", ".md", ".txt")
+    foreign = [path for path in SOURCES.rglob("*") if path.is_file() and path.suffix not in texts]
     held("native code of its own", "none", foreign == [])
     assert rows == {}, "rows that nothing is held against"
 
 
 def event_names() -> set[str]:
-    """Every name that the sources give an event, by what `record` is called with and by the errors' `event`."""
+    """Every name that the sources give an event: what `record` is called with, what `_replace(name=)` says, and what
+    stands in an `event` of an error or in a variable of that kind.
+    """
     names: set[str] = set()
     for file in SOURCES.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            value: ast.expr | None = None
-            called = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
-            if isinstance(node, ast.Call) and node.args and called in ("record", "_record"):
-                value = node.args[0]
-            elif isinstance(node, ast.Assign | ast.AnnAssign):
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                if any(getattr(target, "id", "") in ("event", "_EVENTS") for target in targets):
-                    value = node.value
-            for part in ast.walk(value) if value is not None else ():
-                if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                    names.add(part.value)
+            for value in _naming(node):
+                for part in ast.walk(value):
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                        names.add(part.value)
     return {name for name in names if re.fullmatch(r"[a-z]+\.[a-z_]+", name)}
+
+
+def _naming(node: ast.AST) -> Iterator[ast.expr]:
+    """The expressions in which a piece of source names an event."""
+    match node:
+        case ast.Call(func=ast.Attribute(attr=called) | ast.Name(id=called)):
+            if node.args and called in ("record", "_record", "_count"):
+                yield node.args[0]
+            if called == "_replace":
+                yield from (keyword.value for keyword in node.keywords if keyword.arg == "name")
+        case ast.AnnAssign(target=ast.Name(id="event" | "_EVENTS"), value=ast.expr() as value):
+            yield value
+        case ast.Assign(targets=[ast.Name(id="event" | "_EVENTS")]):
+            yield node.value
+        case ast.Assign(targets=[ast.Tuple(elts=[ast.Name(id="name"), *_])], value=ast.Tuple(elts=[name, *_])):
+            yield name
+        case _:
+            pass
 
 
 def test_every_security_event_is_documented() -> None:
     names = event_names()
-    assert {"host.refused", "tls.reloaded", "message.malformed", "limit.reached"} <= names
+    assert {"host.refused", "tls.reloaded", "message.malformed", "limit.reached", "call.ended", "sql.refused"} <= names
     assert [first.strip("`") for first, _ in table("threats.md", "## Security events")] == sorted(names)
     assert set(re.findall(r"`([a-z]+\.[a-z_]+)`", (events.__doc__ or "").partition("Names:")[2])) == names
 
@@ -344,4 +415,4 @@ def test_every_attack_that_a_page_names_is_in_the_catalogue() -> None:
     known = {case.id for case in CASES}
     named = {number for page in PROSE for number in re.findall(r"ATK-\d+", page.read_text(encoding="utf-8"))}
     assert named and named <= known, named - known
-    assert f"{len(CASES)} attacks" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{len(CASES)} attacks" in (ROOT / "docs" / "threats.md").read_text(encoding="utf-8")

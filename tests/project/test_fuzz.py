@@ -3,6 +3,7 @@ runs under coverage for a moment. `python -m fuzz` runs them for long; see fuzz/
 
 from __future__ import annotations
 
+import html
 import importlib
 import importlib.util
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from fuzz import engine
@@ -39,6 +41,7 @@ TARGETS = {
         "sse",
     ),
     *("challenge", "documents", "dpop", "jwt", "redirect"),
+    *("archives", "audit", "commands", "paths", "redactor", "sanitiser", "sql", "templates"),
     *("upgrade", "uri", "uritemplate", "websocket", "websocket_client"),
 }
 
@@ -121,6 +124,15 @@ def test_what_is_kept_is_small() -> None:
             lambda fail: lambda self, answer, sent, what: fail(self, answer, set(), what),
         ),
         ("documents", "SealedFile.get", lambda get: lambda self, key: b"value of 0"),
+        ("archives", "SafeArchive.read_all", lambda read: lambda self: dict(list(read(self).items())[1:])),
+        ("audit", "encode", lambda encode: msgspec.json.encode),
+        ("audit", "read_line", lambda read: lambda line: read(line.replace(b'"text"', b'"error"'))),
+        ("paths", "Glob.is_match", lambda ask: lambda self, state: bool(state)),
+        ("paths", "broken_rule", lambda rule: lambda text: rule(text.replace("..", "x"))),
+        ("redactor", "redact", lambda redact: lambda text: text),
+        ("sanitiser", "visible", lambda visible: lambda text: text),
+        ("sql", "Checker.check", lambda check: lambda self, text: SimpleNamespace(text=text)),
+        ("templates", "SafeTemplate.render", lambda render: lambda self, **v: html.unescape(render(self, **v))),
     ],
 )
 def test_the_oracle_notices(

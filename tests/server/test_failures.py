@@ -112,7 +112,11 @@ async def test_an_error_that_json_cannot_carry_is_answered(inline: bool) -> None
 
     async with peer(server) as p:
         answer = await p.request("tools/call", {"name": "find"})
-        assert answer["error"] == {"code": -32603, "message": "no file ?"}
+        assert answer["error"] == {
+            "code": -32603,
+            "message": "no file <U+DCE4>",
+            "data": {"name": "<U+DCE4>"},
+        }
         assert text(await p.tool("fine")) == "fine"
 
 

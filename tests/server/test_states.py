@@ -35,7 +35,7 @@ def transfers(ran: list[str], name: str = "bank", **options: Any) -> Server:
         return "sent"
 
     rules: Any = {"public": True} if server.auth is not None else {}
-    server.add_tool(asked, "transfer", annotations=ToolAnnotations(destructive_hint=True), **rules)
+    server.add_tool(asked, "transfer", annotations=ToolAnnotations(destructive_hint=True), confirm=False, **rules)
     server.add_tool(asked, "note", **rules)
     return server
 

@@ -16,6 +16,7 @@ from garrison.server.access import Access
 from tests.support.callers import KINDS, Who, place
 from tests.support.protected import protection
 from tests.support.raw_http import connected
+from tests.support.roomy import ROOMY_RATES
 
 RED, BLUE = Who("alice", "notes:read", "red"), Who("bob", "notes:write", "blue")
 _SEEN: contextvars.ContextVar[str] = contextvars.ContextVar("_SEEN", default="")
@@ -23,7 +24,9 @@ _SEEN: contextvars.ContextVar[str] = contextvars.ContextVar("_SEEN", default="")
 
 def make() -> Server:
     policy = SecurityPolicy(
-        limits=Limits(message_rate=1_000_000, message_burst=1_000_000), timeouts=Timeouts(shutdown=0.2)
+        limits=Limits(message_rate=1_000_000, message_burst=1_000_000),
+        timeouts=Timeouts(shutdown=0.2),
+        rates=ROOMY_RATES,
     )
     server = Server("both", auth=protection(tenant_claim="tenant"), policy=policy)
     pauses = random.Random(1)

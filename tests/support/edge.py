@@ -1,4 +1,4 @@
-"""What the tests of the HTTP listener share: a server that counts, and what every refusal has."""
+"""What the tests of the HTTP listener share: a server that counts and has room, and what every refusal has."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 from garrison import Context, Limits, SecurityPolicy, Server, Timeouts
 from tests.support.mcp import call, post
 from tests.support.raw_http import Response, connected, exchange
+from tests.support.roomy import ROOMY_RATES, roomy
 
 
 class Counting:
@@ -15,7 +16,9 @@ class Counting:
     def __init__(self, limits: Limits | None = None, **timeouts: float) -> None:
         self.ran: list[str] = []
         self.cancelled: list[str] = []
-        policy = SecurityPolicy(limits=limits or Limits(), timeouts=Timeouts(**{"shutdown": 0.2, **timeouts}))
+        policy = SecurityPolicy(
+            limits=roomy(limits), timeouts=Timeouts(**{"shutdown": 0.2, **timeouts}), rates=ROOMY_RATES
+        )
         self.server = server = Server("edge", policy=policy)
 
         @server.tool(inline=True)

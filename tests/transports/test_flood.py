@@ -17,10 +17,13 @@ from hypothesis import strategies as st
 
 from garrison import Client, Limits, SecurityPolicy, Server, Timeouts
 from garrison.errors import Overloaded
+from garrison.policy.networks import network_of
+from garrison.policy.rates import Rates
 from garrison.policy.transports import WebSocketConfig
-from garrison.transports.flood import UNIT, Floods, Meter, Place, network_of
+from garrison.transports.flood import UNIT, Floods, Meter, Place
 from tests.support.mcp import call, post, until
 from tests.support.raw_http import TOKEN, connected, serving
+from tests.support.roomy import ROOMY_RATES
 
 
 def nothing() -> None:
@@ -185,8 +188,10 @@ def test_the_books_are_right_whatever_happens(steps: list[tuple[str, str]]) -> N
 # The live listener
 
 
-def make(limits: Limits | None = None, **timeouts: float) -> Server:
-    policy = SecurityPolicy(limits=limits or Limits(), timeouts=Timeouts(**{"shutdown": 0.2, **timeouts}))
+def make(limits: Limits | None = None, rates: Rates | None = None, **timeouts: float) -> Server:
+    policy = SecurityPolicy(
+        limits=limits or Limits(), timeouts=Timeouts(**{"shutdown": 0.2, **timeouts}), rates=rates or Rates()
+    )
     server = Server("flood", policy=policy)
 
     @server.tool(inline=True)
@@ -255,7 +260,7 @@ async def test_an_honest_agent_is_left_alone(transport: str, tmp_path: Path) -> 
 
 async def test_a_flood_does_not_move_the_others_tail() -> None:
     """Pipelined requests as fast as they go, with a valid token, beside one client that calls now and then."""
-    async with serving(make()) as running:
+    async with serving(make(rates=ROOMY_RATES)) as running:
         port = running.port
         request = post(port, call("echo", {"text": "x" * 1000}))
 

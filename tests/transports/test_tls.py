@@ -22,6 +22,7 @@ from garrison.transports.tls import Rotation, certificate_name, peer_certificate
 from tests.support.certs import Authority, Leaf, write
 from tests.support.mcp import call, post
 from tests.support.raw_http import TOKEN, Wire, request, standard
+from tests.support.roomy import ROOMY_RATES
 
 REFUSED = (ssl.SSLError, ConnectionError)
 
@@ -36,7 +37,8 @@ def config(leaf: Leaf, **changes: Any) -> TlsServerConfig:
 
 
 def whoami(**timeouts: float) -> Server:
-    server = Server("tls", policy=SecurityPolicy(timeouts=Timeouts(**{"shutdown": 0.2, **timeouts})))
+    policy = SecurityPolicy(timeouts=Timeouts(**{"shutdown": 0.2, **timeouts}), rates=ROOMY_RATES)
+    server = Server("tls", policy=policy)
 
     @server.tool(inline=True)
     def who(ctx: Context) -> str:

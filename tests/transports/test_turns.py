@@ -18,6 +18,7 @@ from tests.support.everywhere import call as text_call
 from tests.support.everywhere import door
 from tests.support.mcp import call, post
 from tests.support.raw_http import connected, serving
+from tests.support.roomy import ROOMY_RATES
 
 
 class Loop:
@@ -136,7 +137,7 @@ async def peers(kind: str, server: Server, count: int) -> AsyncIterator[tuple[li
 @pytest.mark.parametrize("kind", ["http", "websocket", "unix"])
 async def test_however_many_send_ahead_the_others_are_served_between_short_turns(kind: str) -> None:
     limits = Limits(message_rate=100_000, message_burst=100_000)
-    server = Server("turns", policy=SecurityPolicy(limits=limits))
+    server = Server("turns", policy=SecurityPolicy(limits=limits, rates=ROOMY_RATES))
     ran: list[str] = []
 
     @server.tool(inline=True)

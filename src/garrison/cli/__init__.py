@@ -16,7 +16,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, cast
 
-from .options import COMMANDS, parser_for, usage
+from .options import COMMANDS, parsed, usage
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -53,14 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command.talks and "--" in words:
         words = _with_target_first(words)
     try:
-        options = parser_for(name).parse_intermixed_args(words)
-    except SystemExit as exc:  # argparse has said why
-        return exc.code if isinstance(exc.code, int) else 2
-    try:
+        options = parsed(name, words)
         module = import_module(command.module, __name__)
         status = cast("Callable[[Namespace], int]", getattr(module, command.function))(options)
         sys.stdout.flush()
         return status
+    except SystemExit as exc:  # argparse has said why
+        if not isinstance(exc.code, int):
+            raise
+        return exc.code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

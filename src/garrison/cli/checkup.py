@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 from ..errors import ConfigurationError
 from ..policy import SecurityPolicy
+from ..policy.rates import Rate
 from .plan import leaves
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ __all__ = [
     "Tls",
     "WebSocket",
     "examined",
+    "kept_by",
     "findings",
     "listener",
     "settings",
@@ -48,9 +50,12 @@ __all__ = [
 Compared = Literal["same", "tighter", "looser", "different"]
 
 _LARGER_IS_TIGHTER: Final = frozenset({"limits.body_rate"})
-_NEITHER: Final = frozenset({"public_url", "timeouts.keep_alive", "timeouts.shutdown"})
+_NEITHER: Final = frozenset({"public_url", "hygiene", "timeouts.keep_alive", "timeouts.shutdown", "rates.most_keys"})
+_TRUE_IS_TIGHTER: Final = frozenset({"redact_results"})
 _FAR: Final = 8
 """A limit this many times its default is worth a warning."""
+_MANY: Final = 10
+"""Names that one finding lists."""
 _SOON: Final = 30
 """Days before its end in which a certificate is worth a warning."""
 _TRUST: Final = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"})
@@ -129,6 +134,8 @@ class Report:
     listener: Listener | None = None
     protection: Protection | None = None
     """What protects it, where something does and it is at work."""
+    audit: str | None = None
+    """What keeps a record of refusals and calls; None where nothing does."""
     policy: list[Setting] = field(default_factory=list[Setting])
     relaxations: dict[str, str] = field(default_factory=dict[str, str])
     findings: list[Finding] = field(default_factory=list[Finding])
@@ -162,9 +169,28 @@ def compared(name: str, value: object, default: object) -> Compared:
         return "same"
     if name in _NEITHER:
         return "different"
+    if name in _TRUE_IS_TIGHTER:
+        return "tighter" if value else "looser"
+    if isinstance(value, Rate | None):
+        return _compared_rates(value, default if isinstance(default, Rate) else None)
     if isinstance(value, int | float) and isinstance(default, int | float):
         return "looser" if (value > default) != (name in _LARGER_IS_TIGHTER) else "tighter"
     return "looser"  # the defaults of all others are empty, or the strictest there is
+
+
+def _compared_rates(value: Rate | None, default: Rate | None) -> Compared:
+    if value is None or default is None:
+        return "looser" if value is None else "tighter"
+    more = (value.per_second - default.per_second, value.burst - default.burst)
+    return "looser" if min(more) >= 0 else "tighter" if max(more) <= 0 else "different"
+
+
+def kept_by(sink: object) -> str | None:
+    """What keeps the audit, in words: its class, and its file where it has one."""
+    if sink is None:
+        return None
+    path: object = getattr(sink, "path", None)
+    return f"{type(sink).__name__}, {path}" if isinstance(path, str) else type(sink).__name__
 
 
 def _plain(value: object) -> object:
@@ -296,6 +322,13 @@ def findings(server: Server, plan: Plan, *, token_shown: bool) -> list[Finding]:
     elif server.auth is not None:
         text = "Server(auth=...) is at work on HTTP and WebSocket: here nobody shows a token"
         found.append(Finding("note", "no_effect", text))
+    if server.audit is None and (plan.network is not None or plan.unix is not None):
+        text = "no record of calls is kept: --audit-log FILE, or Server(audit=...)"
+        found.append(Finding("note", "audit", text))
+    if plan.network is not None and plan.network.workers > 1 and not server.has_rate_store:
+        text = f"each of {plan.network.workers} workers counts rates by itself: Server(rate_store=SharedRates(...))"
+        found.append(Finding("note", "rates_apart", text))
+    found += _tools(server)
     if server.legacy != "off":
         text = f'handshake revisions are served (legacy="{server.legacy}"): "off" where every client knows 2026-07-28'
         found.append(Finding("note", "legacy", text))
@@ -320,14 +353,36 @@ def _surroundings() -> list[Finding]:
     return found
 
 
+def _tools(server: Server) -> list[Finding]:
+    """What tools were let off."""
+    found: list[Finding] = []
+    raw = [name for name, tool in server.registry.tools.items() if tool.policy.raw_text]
+    if raw:
+        text = f"control and invisible characters leave as they are (dangerously_raw_text) from {_some(raw)}"
+        found.append(Finding("warning", "raw_text", text))
+    unasked = [name for name, tool in server.registry.tools.items() if tool.policy.destructive and not tool.asks]
+    if unasked:
+        text = f"nobody is asked before something is destroyed (confirm=False) by {_some(unasked)}"
+        found.append(Finding("note", "unconfirmed", text))
+    return found
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_MANY]) + (f" and {len(names) - _MANY} more" if len(names) > _MANY else "")
+
+
 def _policy(plan: Plan) -> list[Finding]:
     found: list[Finding] = []
     defaults = leaves(SecurityPolicy())
     for name, value in (leaves(plan.policy) | _sizes(plan)).items():
         default = defaults.get(name, defaults["limits.message_bytes"])
-        if not isinstance(value, int | float) or not isinstance(default, int | float) or name in _NEITHER:
+        if isinstance(value, Rate) and isinstance(default, Rate):
+            times = max(value.per_second / default.per_second, value.burst / default.burst)
+        elif type(value) not in (int, float) or not isinstance(default, int | float) or name in _NEITHER:
             continue
-        times = default / value if name in _LARGER_IS_TIGHTER else value / default
+        else:
+            number = cast("float", value)
+            times = default / number if name in _LARGER_IS_TIGHTER else number / default
         if times >= _FAR:
             found.append(Finding("warning", "limit", f"{name} is {times:,.0f} times as loose as its default"))
     if plan.replaced:

@@ -1,7 +1,7 @@
-"""`garrison demo`: a real server and a real client talk, then the server is attacked; every answer becomes a row.
+"""`garrison demo`: a real server and a real client talk, then servers are attacked; every answer becomes a row.
 
 Rules of this file:
-- No network beyond this machine's loopback, no files, no arguments needed.
+- No network beyond this machine's loopback, no arguments needed. The one file that is left is the demo's audit log.
 - The stdio server is a process of its own; the HTTP server listens on a free port, with a token made for the run.
 - The exit status is 0 only when every row holds.
 """
@@ -12,18 +12,28 @@ import asyncio
 import logging
 import os
 import secrets
+import shlex
 import sys
+import tempfile
 import time
+from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import events
+from ..audit.contract import AuditFailed
+from ..audit.log import AuditLog
 from ..client import Client
+from ..errors import ConfigurationError
 from ..server.serve import HttpServing
-from .demo_attacks import attack_http, attack_stdio
+from .demo_app_attacks import attack_application, attack_log
+from .demo_attacks import attack_http, attack_size, attack_stdio
 from .demo_raw import HttpPeer
 from .demo_server import pages, server
 from .demo_talk import ERAS, talk
-from .style import bold, dim, emit_json, green, red, table
+from .failures import USAGE
+from .style import bold, dim, emit_json, green, red, safe, table
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -38,7 +48,7 @@ def demo(options: Namespace) -> int:
     """Play everything and print the rows.
 
     Returns:
-        0 when every row holds, 1 otherwise.
+        0 when every row holds, 1 otherwise; 2 where the audit log cannot be written.
     """
     if options.auth:
         from .demo_auth import demo_auth
@@ -46,7 +56,15 @@ def demo(options: Namespace) -> int:
         return demo_auth(options)
     logging.getLogger("garrison").addHandler(logging.NullHandler())  # refusals are what is wanted here
     began = time.monotonic()
-    rows = asyncio.run(play(fast=options.fast))
+    log = _log(options.audit)
+    try:
+        with log or nullcontext():
+            rows = asyncio.run(play(fast=options.fast, log=log))
+    except (ConfigurationError, AuditFailed) as exc:
+        print(f"garrison: {safe(str(exc))}", file=sys.stderr)
+        return USAGE
+    if log is not None:
+        rows += asyncio.run(attack_log(log.path))
     seconds = time.monotonic() - began
     wrong = [row for row in rows if not row.ok]
     if options.json:
@@ -54,6 +72,7 @@ def demo(options: Namespace) -> int:
             {
                 "ok": not wrong,
                 "seconds": round(seconds, 2),
+                "audit": None if log is None else log.path,
                 "rows": [
                     {
                         "what": row.what.strip(),
@@ -68,13 +87,22 @@ def demo(options: Namespace) -> int:
             }
         )
     else:
-        _show(rows, seconds)
+        _show(rows, seconds, None if log is None else log.path)
     return 1 if wrong else 0
 
 
-def _show(rows: Sequence[Row], seconds: float) -> None:
+def _log(path: str | None) -> AuditLog | None:
+    """The audit log, at a path or in a new folder; none where the platform has no safe place for one."""
+    if os.name != "posix" and path is None:
+        return None
+    return AuditLog(path or os.path.join(tempfile.mkdtemp(prefix="garrison-demo-"), "audit.log"), fsync="never")
+
+
+def _show(rows: Sequence[Row], seconds: float, log: str | None) -> None:
     cells = [[row.what, row.transport, row.era, row.expected, row.got, "ok" if row.ok else "NO"] for row in rows]
     table("What a client and an attacker got", ("what", "transport", "era", "expected", "got", ""), cells)
+    if log is not None:
+        print(f"The audit log: garrison audit verify {shlex.quote(log)}")
     wrong = sum(not row.ok for row in rows)
     if wrong:
         print(red(f"{wrong} of {len(rows)} rows are not as expected", sys.stdout))
@@ -88,19 +116,22 @@ def _command() -> tuple[list[str], dict[str, str]]:
     return [sys.executable, "-P", "-m", "garrison", "run", "garrison.cli.demo_server:server"], environment
 
 
-async def play(*, fast: bool) -> list[Row]:
+async def play(*, fast: bool, log: AuditLog | None = None) -> list[Row]:
     """Every row, in order.
 
     Args:
         fast: fewer steps of progress, and no line of 17 MiB.
+        log: gets what is refused and served.
     """
     steps = 3 if fast else 20
     argv, environment = _command()
+    size = None if fast else asyncio.create_task(attack_size(argv, environment))  # which is waiting more than working
     rows: list[Row] = []
     for era in ERAS:
         _tell(f"talking over stdio, {ERAS[era]}")
         rows += await talk("stdio", era, partial(Client, argv, env=environment), steps=steps)
     serving = HttpServing(server, "127.0.0.1", 0, token=secrets.token_urlsafe(32))
+    unheard = events.listen(log.write) if log is not None else lambda: None
     await serving.start()
     try:
         for era in ERAS:
@@ -111,9 +142,13 @@ async def play(*, fast: bool) -> list[Row]:
         rows += await attack_http(HttpPeer(serving.port, serving.path, serving.token or ""), page)
     finally:
         await serving.close()
+        unheard()
+    _tell("attacking an application")
+    with tempfile.TemporaryDirectory() as folder:
+        rows += await attack_application(Path(folder), log)
     _tell("attacking over stdio")
-    rows += await attack_stdio(argv, environment, large=not fast)
-    return rows
+    rows += await attack_stdio(argv, environment)
+    return rows if size is None else [*rows, *await size]
 
 
 def _tell(text: str) -> None:

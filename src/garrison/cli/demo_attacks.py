@@ -18,7 +18,7 @@ from .demo_rows import Row, row
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
 
-__all__ = ["Attack", "attack_http", "attack_stdio", "http_attacks"]
+__all__ = ["Attack", "attack_http", "attack_size", "attack_stdio", "http_attacks"]
 
 _MIB: Final = 1024 * 1024
 
@@ -54,6 +54,7 @@ def _deep(levels: int) -> bytes:
 
 
 _HONEST: Final = _search()
+_ALONE: Final = _call("search", {"word": "server"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def http_attacks(port: int, page: str) -> tuple[Attack, ...]:
         Attack("100000 nested arrays", "400 -32700", _text(_deep(100_000)),
                "8 nested arrays: a wrong type, no more", _text(_deep(8)), "200 isError"),
         Attack("a body of 17 MiB, declared", "413 -32600", Post(b"", _search().headers, declared=17 * _MIB),
-               "a body of 1 MiB", _search({"word": "x" * _MIB})),
+               "a body of 1 MiB", _text(b'{"word": "server"}' + b" " * _MIB)),
         Attack("Mcp-Name says another tool", "400 -32020", _search(Mcp_Name="noisy")),
         Attack("an unknown argument", "200 isError", _search({"word": "server", "admin": True})),
         Attack("an argument of a wrong type", "200 isError", _search({"word": "server", "limit": "1; DROP TABLE"})),
@@ -191,29 +192,37 @@ async def _guess(peer: HttpPeer) -> list[Row]:
     ]
 
 
-async def attack_stdio(argv: Sequence[str], env: Mapping[str, str], *, large: bool) -> list[Row]:
+async def attack_stdio(argv: Sequence[str], env: Mapping[str, str]) -> list[Row]:
     """Play the attacks that a pipe allows.
 
     Args:
         argv, env: how to start the server.
-        large: send a line over the cap, too.
     """
-    honest = _call("search", {"word": "server"})
-    lines = [
+    lines = (
         ("a line that is no JSON", "-32700", b"stray output of a shell"),
-        ("duplicate JSON keys", "-32700", honest.replace(b'"id": 1', b'"id": 1, "id": 2')),
-        ("100000 nested arrays", "-32700", honest.replace(b'"server"', b"[" * 100_000 + b"]" * 100_000)),
-    ]
-    if large:
-        lines.append(("a line of 17 MiB", "-32600", b'{"' + b"x" * (17 * _MIB)))
+        ("duplicate JSON keys", "-32700", _ALONE.replace(b'"id": 1', b'"id": 1, "id": 2')),
+        ("100000 nested arrays", "-32700", _ALONE.replace(b'"server"', b"[" * 100_000 + b"]" * 100_000)),
+    )
     rows: list[Row] = []
     async with StdioPeer(argv, env) as peer:
         for what, expected, line in lines:
-            rows.append(await _row(what, "modern", expected, peer.ask(line), "stdio"))
-            rows.append(await _row(_then("the honest call"), "modern", "result", peer.ask(honest), "stdio"))
+            rows += await _line(peer, what, expected, line)
         rows.append(await _row("a handler that prints", "modern", "no stray line, result", _noise(peer), "stdio"))
-        rows.append(await _row(_then("the honest call"), "modern", "result", peer.ask(honest), "stdio"))
+        rows.append(await _row(_then("the honest call"), "modern", "result", peer.ask(_ALONE), "stdio"))
     return rows
+
+
+async def attack_size(argv: Sequence[str], env: Mapping[str, str]) -> list[Row]:
+    """Send a line over the cap. Who did so waits some seconds until the server reads on: `Limits.message_rate`."""
+    async with StdioPeer(argv, env) as peer:
+        return await _line(peer, "a line of 17 MiB", "-32600", b'{"' + b"x" * (17 * _MIB))
+
+
+async def _line(peer: StdioPeer, what: str, expected: str, line: bytes) -> list[Row]:
+    return [
+        await _row(what, "modern", expected, peer.ask(line), "stdio"),
+        await _row(_then("the honest call"), "modern", "result", peer.ask(_ALONE), "stdio"),
+    ]
 
 
 async def _noise(peer: StdioPeer) -> str:

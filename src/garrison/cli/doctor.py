@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 from ..errors import ConfigurationError
-from .checkup import Report, examined, findings, listener, settings, versions
+from ..policy.rates import Rate
+from .checkup import Report, examined, findings, kept_by, listener, settings, versions
 from .plan import make_plan
-from .run import load_server
+from .run import audit_of, load_server
 from .style import bold, dim, emit_json, green, red, safe, table
 
 if TYPE_CHECKING:
@@ -50,11 +51,12 @@ def doctor(options: Namespace) -> int:
 def _report(options: Namespace) -> Report:
     report = Report(versions=versions())
     try:
-        server = load_server(options.target)
+        server = load_server(options)
         if server is None:
             raise ConfigurationError(f"{options.target} could not be loaded")
         report.server = {"name": server.info.name, "version": server.info.version}
         plan = make_plan(options, server.policy)
+        server.audit = audit_of(options, server)
     except ConfigurationError as exc:
         report.refusal = str(exc)
         return report
@@ -64,6 +66,7 @@ def _report(options: Namespace) -> Report:
         from .protection import protection
 
         report.protection = protection(server)
+    report.audit = kept_by(server.audit)
     report.policy = settings(plan)
     report.relaxations = dict(plan.policy.relaxations)
     report.findings = findings(server, plan, token_shown=options.token is not None)
@@ -78,7 +81,7 @@ def _show(report: Report) -> None:
     if report.listener is not None:
         for label, text in _facts(report.listener):
             print(f"{label:<13}{safe(text)}")
-        print()
+        print(f"{'records':<13}{safe(report.audit or 'none')}\n")
     if report.protection is not None:
         table("Protection", ("setting", "value"), _protected(report.protection))
         print()
@@ -152,8 +155,12 @@ def _protected(found: Protection) -> list[list[str]]:
 def _value(found: Setting) -> str:
     """A setting's value for people."""
     value = found.value
+    if isinstance(value, Rate):
+        return f"{value.per_second:g} a second, {value.burst:,} at once"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, tuple | Mapping):
         return ", ".join(cast("Iterable[str]", value)) or "none"
     if isinstance(value, int | float):
         return f"{value:g} s" if found.setting.startswith("timeouts.") else f"{value:,}"
-    return str(value) or "none"
+    return "none" if value is None else str(value) or "none"

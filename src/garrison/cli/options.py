@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
-__all__ = ["COMMANDS", "Command", "parser_for", "usage"]
+__all__ = ["COMMANDS", "Command", "Words", "parsed", "parser_for", "usage"]
 
 
 class Command(NamedTuple):
@@ -27,6 +27,8 @@ class Command(NamedTuple):
     talks: bool = False
     """True when it is a client of a target."""
     epilog: str = ""
+    serves: bool = False
+    """True when its target may have options of its own."""
 
 
 def usage() -> str:
@@ -36,10 +38,70 @@ def usage() -> str:
     return "\n".join(["usage: garrison COMMAND ...", "", *lines, "", "garrison COMMAND --help says more."])
 
 
-def parser_for(name: str) -> argparse.ArgumentParser:
+class _Parser(argparse.ArgumentParser):
+    """While help is asked for, nobody is told what is wrong with the other words."""
+
+    helping = False
+
+    def error(self, message: str) -> NoReturn:
+        if self.helping:
+            self.print_help()
+            self.exit()
+        super().error(message)
+
+
+class Words(NamedTuple):
+    """The words of a command whose target may have options of its own, which are known when it is loaded."""
+
+    parser: argparse.ArgumentParser
+    said: list[str]
+    """All of them, but those that ask for help."""
+    unknown: list[str]
+    """Those that are no options of garrison's own, and what follows them."""
+    helping: bool
+
+    def finish(self, place: str = "", taken: Sequence[str] = ()) -> argparse.Namespace:
+        """Read all words, or print the help.
+
+        Args:
+            place: the target.
+            taken: its options, which the parser has now.
+
+        Raises:
+            SystemExit: help was printed, or what is wrong.
+        """
+        if taken:
+            self.parser.usage = f"{self.parser.prog} {place} [OPTION ...]".replace("%", "%%")
+        if self.helping:
+            self.parser.print_help()
+            self.parser.exit()
+        options, unknown = self.parser.parse_known_intermixed_args(self.said) if taken else (None, self.unknown)
+        if unknown:
+            more = f"; {place} takes {', '.join(taken)}" if taken else ""
+            self.parser.error(f"unrecognized arguments: {' '.join(unknown)}{more}")
+        return options or argparse.Namespace()
+
+
+def parsed(name: str, words: Sequence[str]) -> argparse.Namespace:
+    """The options of one command; of one that serves, also its `Words`, as `words`.
+
+    Raises:
+        SystemExit: help was printed, or what is wrong with the words.
+    """
+    parser = parser_for(name)
+    if not COMMANDS[name].serves:
+        return parser.parse_intermixed_args(words)
+    said = [word for word in words if word not in ("-h", "--help")]
+    parser.helping = len(said) < len(words)
+    options, unknown = parser.parse_known_intermixed_args(said)
+    options.words = Words(parser, said, unknown, parser.helping)
+    return options
+
+
+def parser_for(name: str) -> _Parser:
     """The parser of one command."""
     command = COMMANDS[name]
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"garrison {name}",
         description=command.summary[0].upper() + command.summary[1:] + ".",
         epilog=command.epilog or None,
@@ -240,7 +302,46 @@ def _demo(parser: argparse.ArgumentParser) -> None:
         "--auth", action="store_true", help="sign in at a protected server, then attack what OAuth is for"
     )
     parser.add_argument("--fast", action="store_true", help="fewer steps of progress, and no large messages")
+    parser.add_argument("--audit", metavar="FILE", help="its audit log (default: in a new temporary folder)")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+
+
+def _audit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("verify", "tail", "report"), help="what to do")
+    parser.add_argument("file", metavar="FILE", help="the log that is written; its older files are found beside it")
+    group = parser.add_argument_group("verify", "Whether the log is as it was written; if not, from which record on.")
+    group.add_argument(
+        "--key",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="the file with the log's key (default: the key in GARRISON_AUDIT_KEY); may be repeated",
+    )
+    group.add_argument("--closed", action="store_true", help="the log has to end with its closing mark")
+    group.add_argument("--head", metavar="HASH", help="a hash kept elsewhere, which has to be in the log")
+    group = parser.add_argument_group("tail", "The last records.")
+    group.add_argument("-f", "--follow", action="store_true", help="go on with those to come")
+    group.add_argument("-n", "--lines", metavar="N", type=int, default=20, help="how many (default: 20)")
+    group.add_argument("--event", metavar="NAME", help="of these events; `*` stands for anything")
+    group.add_argument("--principal", metavar="WHO", help="of whom; `*` stands for anything")
+    group.add_argument("--since", metavar="WHEN", help="no older ones: 10m, 2h, 3d, or a time as 2026-07-28T12:00")
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="print JSON: for tail, a record a line")
+
+
+def _new(parser: argparse.ArgumentParser) -> None:
+    from .new import TEMPLATES
+
+    parser.add_argument("name", metavar="NAME", help="of the directory that is made here, and of the project")
+    default, *_ = TEMPLATES
+    begins = "; ".join(f"{name}: {template.summary}" for name, template in TEMPLATES.items())
+    parser.add_argument(
+        "--from",
+        dest="template",
+        choices=tuple(TEMPLATES),
+        default=default,
+        help=f"what it begins with (default: {default}). {begins}",
+    )
 
 
 _STATUSES: Final = (
@@ -250,13 +351,14 @@ _STATUSES: Final = (
 _SIGN_IN: Final = "Exit status: 0 done, 2 wrong usage, 3 no connection, 5 timed out, 6 no token could be had."
 
 COMMANDS: Final[dict[str, Command]] = {
-    "run": Command("serve what a Python file defines", ".run", "run", _run),
+    "run": Command("serve what a Python file defines", ".run", "run", _run, serves=True),
     "doctor": Command(
         "show how a server would be served, what it allows, and what is doubtful",
         ".doctor",
         "doctor",
         _doctor,
         epilog="Starts nothing. Exit status: 0 it would start, 1 it would not, 2 wrong usage.",
+        serves=True,
     ),
     "list": Command("show a server's tools, resources and prompts", ".talk", "list_", _list, True, _STATUSES),
     "call": Command("call a tool", ".talk", "call", _call, True, _STATUSES),
@@ -272,6 +374,20 @@ COMMANDS: Final[dict[str, Command]] = {
         epilog="Exit status: 0 done, 1 deleted and not revoked, 2 wrong usage, 6 there is no such sign-in.",
     ),
     "whoami": Command("show the sign-ins that are kept", ".login", "whoami", _whoami),
+    "audit": Command(
+        "verify, show or sum up an audit log",
+        ".audit",
+        "audit",
+        _audit,
+        epilog="Exit status: 0 done, 1 the log was changed, 2 wrong usage, or no such log.",
+    ),
+    "new": Command(
+        "make a directory with a server, its tests and its project",
+        ".new",
+        "new",
+        _new,
+        epilog="Exit status: 0 made, 2 wrong usage, or there is such a directory already.",
+    ),
     "demo": Command("talk to a real server, then attack it, and show every answer", ".demo", "demo", _demo),
 }
 """Every command, in the order of the help."""

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 from ..errors import ConfigurationError
 from ..policy import Limits, SecurityPolicy, Timeouts
+from ..policy.rates import Rate, Rates
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -31,7 +32,10 @@ __all__ = ["Network", "Plan", "leaves", "make_plan", "parse_address"]
 _LISTENERS: Final = ("stdio", "http", "ws", "unix")
 _TLS: Final = ("tls_cert", "tls_key", "tls_client_ca", "tls_minimum", "tls_reload")
 _LISTS: Final = ("allowed_hosts", "allowed_origins", "trusted_proxies", "tolerate")
-_TEXTS: Final = ("public_url", "dangerously_allow_unauthenticated", "dangerously_allow_unsafe_socket_path")
+_AS_GIVEN: Final = (
+    *("public_url", "hygiene", "redact_results"),
+    *("dangerously_allow_unauthenticated", "dangerously_allow_unsafe_socket_path", "dangerously_skip_hygiene"),
+)
 
 
 _USES: Final[tuple[tuple[tuple[str, ...], str, Callable[[ServeSettings], bool]], ...]] = (
@@ -157,12 +161,16 @@ def _with_words(policy: SecurityPolicy, options: Namespace) -> tuple[SecurityPol
     for name in _LISTS:
         if (given := getattr(options, name)) is not None:
             changes[name] = tuple(given)
-    for name in _TEXTS:
+    for name in _AS_GIVEN:
         if (given := getattr(options, name)) is not None:
             changes[name] = given
     if options.allow_insecure_http_hosts is not None:
         changes["allow_insecure_http_hosts"] = _pairs("--allow-insecure-http", options.allow_insecure_http_hosts)
     words |= changes.keys()
+    rates = _rates(options.rates, policy.rates)
+    words |= {f"rates.{name}" for name in rates}
+    if rates:
+        changes["rates"] = replace(policy.rates, **rates)
     limits = _numbers("--limit", options.limits, policy.limits, int)
     timeouts = _numbers("--timeout", options.timeouts, policy.timeouts, float)
     words |= {f"limits.{name}" for name in limits} | {f"timeouts.{name}" for name in timeouts}
@@ -199,6 +207,7 @@ def _pairs(option: str, words: list[str]) -> dict[str, str]:
 _PAIRS: Final = {
     "--limit": "NAME=VALUE, for instance connections=1000",
     "--timeout": "NAME=SECONDS, for instance handler=30",
+    "--rate": "NAME=RATE, for instance principal=120/minute,30",
     "--allow-insecure-http": "HOST=REASON",
 }
 
@@ -221,6 +230,26 @@ def _numbers(
         except ValueError:
             form = "a whole number" if kind is int else "a number of seconds"
             raise ConfigurationError(f"{option} {name}={text}: must be {form}") from None
+    return found
+
+
+def _rates(words: list[str] | None, now: Rates) -> dict[str, Any]:
+    """`NAME=RATE` words as changes of rates. `Any` is for `replace`, which takes fields of several types."""
+    found: dict[str, Any] = {}
+    for name, text in _pairs("--rate", words or []).items():
+        known = {field.name for field in fields(now)}
+        if name not in known:
+            from ..policy.toml import nearest
+
+            raise ConfigurationError(f"--rate {name}: there is no such rate; {nearest(name, known)}")
+        rate, comma, burst = text.partition(",")
+        try:
+            if name == "most_keys":
+                found[name] = int(text)
+            else:
+                found[name] = Rate.of(rate, int(burst.removesuffix(" at once")) if comma else None)
+        except ValueError:
+            raise ConfigurationError(f"--rate {name}={text}: must be {_PAIRS['--rate']}") from None
     return found
 
 

@@ -9,19 +9,25 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from ..audit.contract import AuditFailed
 from ..errors import ConfigurationError
 from .plan import make_plan
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Callable
 
+    from ..audit.contract import Sink
     from ..server import Server
     from ..server.serve import HttpServing, UnixServing
+    from .options import Words
     from .plan import Network, Plan
 
-__all__ = ["load_server", "run"]
+__all__ = ["audit_of", "load_server", "run"]
+
+_T = TypeVar("_T")
 
 
 def run(options: Namespace) -> int:
@@ -31,13 +37,14 @@ def run(options: Namespace) -> int:
         0 after an orderly end, 2 when nothing could be served as asked.
     """
     try:
-        server = load_server(options.target)
+        server = load_server(options)
         if server is None:
             return 2
         plan = make_plan(options, server.policy)
         server.policy = plan.policy
+        server.audit = audit_of(options, server)
         _serve(server, plan)
-    except ConfigurationError as exc:
+    except (AuditFailed, ConfigurationError) as exc:
         print(f"garrison: {exc}", file=sys.stderr)
         return 2
     except OSError as exc:
@@ -47,16 +54,51 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def load_server(target: str) -> Server | None:
-    """The target's server; None when its code failed, which has then been shown.
+def audit_of(options: Namespace, server: Server) -> Sink | None:
+    """What keeps a record: what the command line names, else the code.
 
     Raises:
-        ConfigurationError: the target defines no server, or more than one.
+        ConfigurationError: there is a key and no file, or the key cannot be used.
     """
-    from .load import load
+    path: str | None = options.audit_log
+    key: str | None = options.audit_key
+    if path is None:
+        if key is not None:
+            raise ConfigurationError("--audit-key: needs --audit-log, the file that it signs")
+        return server.audit
+    from ..audit import AuditKey, AuditLog
 
+    return AuditLog(path, key=None if key is None else AuditKey.read(key))
+
+
+def load_server(options: Namespace) -> Server | None:
+    """The target's server; None when its code failed, which has then been shown.
+
+    Args:
+        options: with the target, and the words that garrison itself has no use for (`Words`).
+
+    Raises:
+        ConfigurationError: the target defines no server, or more than one, or has parameters that cannot be options.
+        SystemExit: a word is not an option, or help was asked for. It has been printed.
+    """
+    from .load import Factory, find
+
+    words: Words = options.words
+    found = _unless_it_fails(options.target, lambda: find(options.target))
+    if not isinstance(found, Factory):
+        if found is not None:
+            words.finish()
+        return found
+    from .target_options import add_target_options, given
+
+    taken = add_target_options(words.parser, found)
+    arguments = given(words.finish(found.place, taken), found)
+    return _unless_it_fails(options.target, lambda: found.made(**arguments))
+
+
+def _unless_it_fails(target: str, work: Callable[[], _T]) -> _T | None:
     try:
-        return load(target)
+        return work()
     except ConfigurationError:
         raise
     except (Exception, SystemExit):  # noqa: BLE001 - the file's own mistake, shown as Python would show it

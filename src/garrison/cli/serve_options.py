@@ -8,10 +8,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import argparse
+import argparse
 
 __all__ = ["add_serve_options"]
 
@@ -21,6 +18,7 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     _listening(parser)
     _tls(parser)
     _policy(parser)
+    _audit(parser)
 
 
 def _listening(parser: argparse.ArgumentParser) -> None:
@@ -68,17 +66,32 @@ def _policy(parser: argparse.ArgumentParser) -> None:
         ("--tolerate", "tolerate", "NAME", "a departure from the protocol to let pass"),
         ("--limit", "limits", "NAME=VALUE", "a field of Limits"),
         ("--timeout", "timeouts", "NAME=SECONDS", "a field of Timeouts"),
+        ("--rate", "rates", "NAME=RATE", "a field of Rates, as principal=120/minute,30: a rate, and so many at once"),
         ("--allow-insecure-http", "allow_insecure_http_hosts", "HOST=REASON", "serve this host without TLS, and why"),
     ):
         group.add_argument(
             option, dest=field, metavar=metavar, type=_said, action="append", help=f"{text}; may be repeated"
         )
     group.add_argument("--public-url", metavar="URL", help="the https URL by which clients reach the endpoint")
+    group.add_argument("--hygiene", choices=("visible", "strip"), help="what becomes of hidden characters in results")
+    group.add_argument(
+        "--redact-results",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="mask what looks like a key or token in results too",
+    )
     for option, text in (
+        ("--dangerously-skip-hygiene", "let hidden characters in results through, and say why"),
         ("--dangerously-allow-unauthenticated", "ask clients for no token, and say why not"),
         ("--dangerously-allow-unsafe-socket-path", "allow a Unix socket where others can replace it, and say why"),
     ):
         group.add_argument(option, metavar="REASON", type=_said, help=text)
+
+
+def _audit(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("audit", "In place of what the server's code says.")
+    group.add_argument("--audit-log", metavar="FILE", help="keep a record of refusals and calls in this file")
+    group.add_argument("--audit-key", metavar="FILE", help="the key that signs it, which only you can read")
 
 
 def _said(text: str) -> str:

@@ -19,12 +19,18 @@ if TYPE_CHECKING:
 
 __all__ = ["bold", "coloured", "dim", "emit", "emit_json", "green", "red", "safe", "table"]
 
-_OBEYED: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_OBEYED: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_UNSEEN: Final = re.compile("[\u200b\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]")
 
 
 def safe(text: str) -> str:
-    """The text with everything a terminal would obey written as an escape; line ends and tabs stay."""
-    return _OBEYED.sub(lambda match: match[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n"))
+    """The text with everything a terminal would obey, or not show, written as an escape; line ends and tabs stay."""
+    shown = _OBEYED.sub(_escaped, text.replace("\r\n", "\n"))
+    return shown if shown.isascii() else _UNSEEN.sub(_escaped, shown)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
 
 
 def coloured(file: TextIO) -> bool:

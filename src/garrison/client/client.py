@@ -151,6 +151,7 @@ class Client:
             on_missed=self._missed,
         )
         self._catalogue = Catalogue(most=policy.limits.json_items)
+        self._learning = asyncio.Lock()
 
     # Connection.
 
@@ -331,12 +332,12 @@ class Client:
         except RemoteError as exc:
             if exc.code != _HEADER_MISMATCH or not self._conversation.mirrors:
                 raise
-            await self._learn_all(fresh=True)  # the tool's headers may have changed since it was listed
+            await self._learn(name, fresh=True)  # the tool's headers may have changed since it was listed
             raw = await self._call_tool(name, given, timeout, meta, on_progress)
         result = self._read("tools/call", raw, t.CallToolResult)
         if result.structured_content is not t.UNSET and not self._catalogue.knows(name):
             try:
-                await self._learn_all(fresh=False)
+                await self._learn(name, fresh=False)
             except ClientError as exc:
                 # The tool was called and has its result; that its listing cannot be had must not hide it.
                 _log.warning("The output schema of %.128r is not known: %s", name, exc)
@@ -530,15 +531,16 @@ class Client:
             seen.add(cursor)
         raise ProtocolViolation(f"{method}: more than {self._limits.pages} pages")
 
-    async def _learn_all(self, *, fresh: bool) -> None:
-        """Lists the tools for what must be known of them, once for each change."""
+    async def _learn(self, name: str, *, fresh: bool) -> None:
+        """Lists the tools for what must be known of this one: once for each change, however many calls wait for it."""
         if fresh:
             self._catalogue.forget()
             if self._cache is not None:
                 self._cache.changed("notifications/tools/list_changed")
-        if not self._catalogue.complete:
-            async for _ in self.tools():
-                pass
+        async with self._learning:
+            if not self._catalogue.complete and not self._catalogue.knows(name):
+                async for _ in self.tools():
+                    pass
 
     # What the conversation tells.
 

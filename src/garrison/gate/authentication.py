@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import Unauthenticated
-from ..policy.principal import ANONYMOUS, Principal
+from ..policy.principal import ANONYMOUS, HOLDER, Principal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,7 +59,6 @@ class OneToken:
     def __init__(self, token: str) -> None:
         self._authorization = b"Bearer " + token.encode()
         self._token = token.encode()
-        self._principal = Principal("token")
 
     def authenticate(self, head: Head) -> None:
         given = head.fields.get(b"authorization", b"")
@@ -69,7 +68,7 @@ class OneToken:
                 raise Unauthenticated(
                     "A bearer token is required", hint="the token printed at start, --token, GARRISON_TOKEN"
                 )
-        head.principal = self._principal
+        head.principal = HOLDER
 
 
 class Certified:

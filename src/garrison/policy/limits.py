@@ -38,6 +38,14 @@ class Limits:
     """Code points of one member name."""
     json_number_chars: int = 64
     """Characters of one number."""
+    argument_chars: int = 64 * 1024
+    """Code points of a text in a tool's arguments, where its author set no bound. Published in its schema."""
+    argument_items: int = 1_000
+    """Items of an array in a tool's arguments, where its author set no bound. Published in its schema."""
+    output_block_bytes: int = 1024 * 1024
+    """Bytes of one text in a result, in UTF-8; what is longer is cut, and says so."""
+    output_bytes: int = 4 * 1024 * 1024
+    """Bytes of a whole result as JSON; a larger one is not sent."""
     header_bytes: int = 16 * 1024
     """Bytes of a whole HTTP head, request line included."""
     header_count: int = 64
@@ -66,12 +74,16 @@ class Limits:
     """Bytes waiting for a peer that reads slowly, beside the one message being written."""
     sessions: int = 1_000
     """Legacy sessions in all."""
+    sessions_per_principal: int = 250
+    """Legacy sessions of one principal."""
     session_events: int = 256
     """Events kept for resumption, per legacy session."""
     session_event_bytes: int = 1024 * 1024
     """Bytes of events kept for resumption, per legacy session."""
     subscriptions: int = 1_000
     """Open `subscriptions/listen` streams of one server."""
+    subscriptions_per_principal: int = 250
+    """Open `subscriptions/listen` streams of one principal."""
     subscription_events: int = 256
     """Notifications a client keeps for a reader of one subscription; it ends when there are more."""
     batch: int = 50

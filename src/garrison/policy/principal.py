@@ -14,7 +14,7 @@ from typing import Final, final
 
 import msgspec
 
-__all__ = ["ANONYMOUS", "LOCAL", "NOBODY", "Principal"]
+__all__ = ["ANONYMOUS", "HOLDER", "LOCAL", "NOBODY", "Principal"]
 
 _NONE: Final[Mapping[str, object]] = MappingProxyType({})
 
@@ -91,3 +91,5 @@ NOBODY: Final = Principal("nobody")
 """Nobody has been verified yet."""
 ANONYMOUS: Final = Principal("anonymous")
 """A peer of a listener that asks nobody who they are."""
+HOLDER: Final = Principal("token")
+"""Whoever knows the one token of a listener: it may be many."""

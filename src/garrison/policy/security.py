@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 from ..errors import ConfigurationError
 from .limits import Limits, Timeouts
+from .rates import Rates
 
 if TYPE_CHECKING:
     import os
@@ -30,14 +31,19 @@ if TYPE_CHECKING:
         trusted_proxies: tuple[str, ...]
         public_url: str
         tolerate: tuple[str, ...]
+        rates: Rates
+        hygiene: Hygiene
+        redact_results: bool
+        dangerously_skip_hygiene: str
         allow_insecure_http_hosts: Mapping[str, str]
         dangerously_allow_unauthenticated: str
         dangerously_allow_unsafe_socket_path: str
 
 
-__all__ = ["TOLERANCES", "Profile", "SecurityPolicy"]
+__all__ = ["TOLERANCES", "Hygiene", "Profile", "SecurityPolicy"]
 
 Profile = Literal["strict", "compat", "conformance"]
+Hygiene = Literal["visible", "strip"]
 
 TOLERANCES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -48,6 +54,11 @@ TOLERANCES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """What `SecurityPolicy.tolerate` may name, and what each lets pass."""
 
+_DANGEROUS: Final = (
+    "dangerously_allow_unauthenticated",
+    "dangerously_allow_unsafe_socket_path",
+    "dangerously_skip_hygiene",
+)
 _NO_REASONS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -76,6 +87,15 @@ class SecurityPolicy:
     """The https URL by which clients reach the endpoint; what the server says of its own address comes from here."""
     tolerate: tuple[str, ...] = ()
     """Departures from the protocol that are let pass; see `TOLERANCES`."""
+    rates: Rates = field(default_factory=Rates)
+    """How often callers on network listeners may call."""
+    hygiene: Hygiene = "visible"
+    """What becomes of control characters and invisible ones in text that leaves: `visible` writes them out, `strip`
+    leaves them out."""
+    redact_results: bool = False
+    """True: what looks like a key or token is masked in results too, as it always is in errors and logs."""
+    dangerously_skip_hygiene: str = ""
+    """Why text leaves with control and invisible characters as they are. Empty: it does not."""
     allow_insecure_http_hosts: Mapping[str, str] = field(default_factory=lambda: _NO_REASONS)
     """Host -> why it may be spoken to, or served, without TLS off loopback."""
     dangerously_allow_unauthenticated: str = ""
@@ -92,10 +112,14 @@ class SecurityPolicy:
                 type(item) is str and item for item in cast("tuple[object, ...]", value)
             ):
                 raise ConfigurationError(f"SecurityPolicy.{name} must be a tuple of texts")
-        for name in ("public_url", "dangerously_allow_unauthenticated", "dangerously_allow_unsafe_socket_path"):
+        for name in ("public_url", *_DANGEROUS):
             value = getattr(self, name)
             if type(value) is not str or (value and not value.strip()):
                 raise ConfigurationError(f"SecurityPolicy.{name} must be a text that says something")
+        if self.hygiene not in ("visible", "strip"):
+            raise ConfigurationError('SecurityPolicy.hygiene must be "visible" or "strip"')
+        if type(self.redact_results) is not bool:
+            raise ConfigurationError("SecurityPolicy.redact_results must be true or false")
         unknown = set(self.tolerate) - TOLERANCES.keys()
         if unknown:
             raise ConfigurationError(
@@ -145,11 +169,7 @@ class SecurityPolicy:
     @property
     def relaxations(self) -> Mapping[str, str]:
         """Each relaxation that this policy allows, and the reason given for it, whether or not a listener needs it."""
-        found = {
-            name: reason
-            for name in ("dangerously_allow_unauthenticated", "dangerously_allow_unsafe_socket_path")
-            if (reason := str(getattr(self, name)))
-        }
+        found = {name: reason for name in _DANGEROUS if (reason := str(getattr(self, name)))}
         found |= {f"allow_insecure_http_hosts.{host}": why for host, why in self.allow_insecure_http_hosts.items()}
         found |= {f"tolerate.{name}": TOLERANCES[name] for name in self.tolerate}
         return found

@@ -4,6 +4,8 @@
     allowed_hosts = ["mcp.example.com"]         # top-level keys are the fields of SecurityPolicy
     [limits]                                    # the fields of Limits
     [timeouts]                                  # the fields of Timeouts
+    [rates]                                     # the fields of Rates; profile = "public" is what they change
+    principal = { per_second = 50, burst = 200 }
     [allow_insecure_http_hosts]                 # host = "reason"
     [serve]                                     # the fields of ServeSettings: how `garrison run` listens
 
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from ..errors import ConfigurationError
 from .files import read_guarded
+from .rates import Rate, Rates
 from .security import SecurityPolicy
 from .tls import check_minimum, check_reload
 from .transports import check_size, check_subprotocol
@@ -114,11 +117,14 @@ _OWN_FORMS: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "serve.unix_max_message_size": _FORMS[int],
 }
 """The same for settings whose default does not tell."""
+_RATES_OR_NONE: Final = frozenset({"rates.address", "rates.tenant", "rates.heavy", "rates.output_bytes"})
+"""Settings that are a rate where they are anything."""
 _PRESETS: Final[Mapping[str, Callable[[], SecurityPolicy]]] = {
     "strict": SecurityPolicy.strict,
     "compat": SecurityPolicy.compat,
     "conformance": SecurityPolicy.conformance,
 }
+_RATES: Final[Mapping[str, Callable[[], Rates]]] = {"default": Rates.default, "public": Rates.public}
 
 
 def read_toml(path: str | os.PathLike[str]) -> Settings:
@@ -140,13 +146,16 @@ def read_toml(path: str | os.PathLike[str]) -> Settings:
                 "a file that only you can read"
             )
     named = frozenset(
-        f"{key}.{inner}" if key in ("limits", "timeouts", "serve") else key
+        f"{key}.{inner}" if key in ("limits", "timeouts", "rates", "serve") else key
         for key, value in table.items()
         for inner in (cast("dict[str, object]", value) if isinstance(value, dict) else ("",))
     )
     try:
         serve = _changed(ServeSettings(), _as_table(table.pop("serve", {}), "serve"), "serve.")
-        policy = _changed(preset(table.pop("profile", "strict")), table, "")
+        policy = preset(table.pop("profile", "strict"))
+        if "rates" in table:
+            policy = replace(policy, rates=_rates(_as_table(table.pop("rates"), "rates")))
+        policy = _changed(policy, table, "")
     except ConfigurationError as exc:
         raise ConfigurationError(f"{name}: {exc}") from None
     return Settings(path=name, policy=policy, serve=_from_folder(serve, os.path.dirname(name)), named=named)
@@ -200,11 +209,33 @@ def _changed(settings: T, table: Mapping[str, object], at: str) -> T:
         if key not in known:
             raise ConfigurationError(f"{name}: there is no such setting; {nearest(key, known)}")
         now: object = getattr(settings, key)
-        if is_dataclass(now) and not isinstance(now, type):
+        if isinstance(now, Rate) or name in _RATES_OR_NONE:
+            changes[key] = _rate(now, _as_table(value, name), name)
+        elif is_dataclass(now) and not isinstance(now, type):
             changes[key] = _changed(now, _as_table(value, name), name + ".")
         else:
             changes[key] = _value(value, type(now), name)
     return replace(settings, **changes)
+
+
+def _rates(table: dict[str, object]) -> Rates:
+    profile = table.pop("profile", "default")
+    make = _RATES.get(profile) if isinstance(profile, str) else None
+    if make is None:
+        raise ConfigurationError(f"rates.profile: must be one of {', '.join(_RATES)}")
+    return _changed(make(), table, "rates.")
+
+
+def _rate(now: object, table: Mapping[str, object], name: str) -> Rate:
+    """A rate, of which one half may stay as it is where there is one."""
+    missing = {"per_second", "burst"} - table.keys() if now is None else ()
+    if missing:
+        raise ConfigurationError(f"{name}.{min(missing)}: must be given")
+    try:
+        return _changed(now if isinstance(now, Rate) else Rate(1, 1), table, name + ".")
+    except ConfigurationError as exc:
+        said = str(exc)
+        raise ConfigurationError(said if said.startswith(name) else f"{name}: {said}") from None
 
 
 def _value(value: object, kind: type, name: str) -> object:

@@ -15,22 +15,22 @@ import asyncio
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from .. import events
-from ..errors import ClientError, ConfigurationError, ConnectionFailed, ProtocolViolation, RequestTimeout
+from ..errors import ConfigurationError, ConnectionFailed, RequestTimeout
 from ..policy.limits import Limits, Timeouts
 from ..transports.http.url import Endpoint, UrlError, parse_endpoint
 from .addresses import is_address, is_public
+from .fetch_answers import Fetched, FetchRefused, FetchStream, Reading, refused
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import AsyncGenerator
 
     from ..policy.tls import TlsClientConfig
 
-__all__ = ["FetchRefused", "Fetched", "SafeFetch"]
+__all__ = ["FetchRefused", "FetchStream", "Fetched", "SafeFetch"]
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _TRIED: Final = 4
@@ -43,30 +43,10 @@ _OWN: Final = frozenset(
 _HOST_PORT: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}|\*))?")
 _EVERY: Final = 0
 """In place of a port: all of them."""
+_NOT_PUBLIC: Final = "the host is at an address that is not public"
 
 Resolver = Callable[[str, int], Awaitable[Iterable[str]]]
 """From a host and a port to its numeric addresses. Raises `OSError` where there are none."""
-
-
-class FetchRefused(ClientError):
-    """The address, a redirect or the kind of the answer is not allowed; nothing was sent to where it leads."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """An answer, whatever its status."""
-
-    url: str
-    """Where it came from, after redirects."""
-    status: int
-    headers: Mapping[str, str] = field(repr=False)
-    """Names in lower case; repeated fields joined with commas."""
-    body: bytes = field(repr=False)
-
-    @property
-    def media_type(self) -> str:
-        """The media type without its parameters, in lower case; empty where none is said."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 class SafeFetch:
@@ -139,13 +119,39 @@ class SafeFetch:
             ConnectionFailed, ConnectionLost, RequestTimeout: there is no whole answer.
             ProtocolViolation: the answer is not HTTP/1.1, is compressed, or larger than `max_bytes`.
         """
-        most = self._redirects if redirects is None else redirects
-        given = _fields(headers)
+        deadline = self._deadline()
+        stream = await self._get(url, headers, deadline, same_origin=same_origin, redirects=redirects)
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._follow(self._endpoint(url), given, most, same_origin=same_origin)
-        except TimeoutError:
-            raise RequestTimeout("GET", self._timeout) from None
+            return await self._whole(stream)
+        finally:
+            stream.close()
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        same_origin: bool = False,
+        redirects: int | None = None,
+    ) -> AsyncGenerator[FetchStream, None]:
+        """Fetch a URL and read its body as it comes. The connection ends with the block.
+
+            async with fetch.stream(url) as answer:
+                async for chunk in answer: ...
+
+        Args:
+            url, headers, same_origin, redirects: as for `get`.
+
+        Raises:
+            As `get`; for the body, from the iteration. `timeout` and `max_bytes` hold over all of it.
+        """
+        deadline = self._deadline()
+        stream = await self._get(url, headers, deadline, same_origin=same_origin, redirects=redirects)
+        try:
+            yield stream
+        finally:
+            stream.close()
 
     async def post(
         self, url: str, body: bytes, *, media_type: str, headers: Mapping[str, str] | None = None
@@ -161,54 +167,108 @@ class SafeFetch:
             As `get`.
         """
         given = _fields({**(headers or {}), "Content-Type": media_type})
+        deadline = self._deadline()
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._ask(self._endpoint(url), b"POST", given, body)
+            async with asyncio.timeout_at(deadline):
+                stream = await self._ask(self._endpoint(url), b"POST", given, body, deadline)
         except TimeoutError:
             raise RequestTimeout("POST", self._timeout) from None
+        try:
+            return await self._whole(stream)
+        finally:
+            stream.close()
+
+    def problem(self, url: str) -> str:
+        """Why a URL is refused before anything is looked up: its form, scheme, host and port. Empty if it is not.
+
+        What `get` does not refuse may still lead to an address that it does.
+        """
+        try:
+            endpoint = parse_endpoint(url)
+        except UrlError as exc:
+            return str(exc)
+        rule, setting = self._rule(endpoint)
+        return f"{rule} ({setting})" if setting else rule
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._timeout
+
+    async def _whole(self, stream: FetchStream) -> Fetched:
+        return Fetched(stream.url, stream.status, stream.headers, await stream.read())
+
+    async def _get(
+        self,
+        url: str,
+        headers: Mapping[str, str] | None,
+        deadline: float,
+        *,
+        same_origin: bool,
+        redirects: int | None,
+    ) -> FetchStream:
+        """The last answer of the way, its body not read yet."""
+        most = self._redirects if redirects is None else redirects
+        given = _fields(headers)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._follow(self._endpoint(url), given, most, deadline, same_origin=same_origin)
+        except TimeoutError:
+            raise RequestTimeout("GET", self._timeout) from None
 
     async def _follow(
-        self, endpoint: Endpoint, given: tuple[tuple[str, str], ...], most: int, *, same_origin: bool
-    ) -> Fetched:
+        self,
+        endpoint: Endpoint,
+        given: tuple[tuple[str, str], ...],
+        most: int,
+        deadline: float,
+        *,
+        same_origin: bool,
+    ) -> FetchStream:
         for left in range(most, -1, -1):
-            answer = await self._ask(endpoint, b"GET", given, None)
-            location = answer.headers.get("location")
-            if answer.status not in _REDIRECTS or location is None or most == 0:
-                return answer
+            stream = await self._ask(endpoint, b"GET", given, None, deadline)
+            location = stream.headers.get("location")
+            if stream.status not in _REDIRECTS or location is None or most == 0:
+                return stream
+            stream.close()
             if not left:
                 break
             try:
                 there = endpoint.join(location)
             except UrlError as exc:
-                raise _refused(f"a redirect of {endpoint.origin}: {exc}") from None
+                raise refused(endpoint.origin, f"a redirect: {exc}") from None
             if there.scheme != endpoint.scheme:
-                raise _refused(f"{endpoint.origin} redirects to another scheme")
+                raise refused(endpoint.origin, "a redirect to another scheme")
             if there.origin != endpoint.origin:
                 if same_origin:
-                    raise _refused(f"{endpoint.origin} redirects to another origin")
+                    raise refused(endpoint.origin, "a redirect to another origin")
                 given = ()
             endpoint = self._judged(there)
-        raise _refused(f"{endpoint.origin}: more than {most} redirects", "SafeFetch.redirects")
+        raise refused(endpoint.origin, f"more than {most} redirects", "SafeFetch.redirects")
 
     def _endpoint(self, url: str) -> Endpoint:
         try:
             return self._judged(parse_endpoint(url))
         except UrlError as exc:
-            raise _refused(str(exc)) from None
+            raise refused("", str(exc)) from None
 
     def _judged(self, endpoint: Endpoint) -> Endpoint:
-        """Scheme, host and port, before the name is looked up."""
-        if self._is_private(endpoint):
-            if not endpoint.secure and not endpoint.loopback:
-                raise _refused(f"{endpoint.origin}: plain http is for loopback")
-            return endpoint
-        if not endpoint.secure:
-            raise _refused(f"{endpoint.origin}: only https is fetched")
-        if self._hosts is not None and endpoint.host not in self._hosts:
-            raise _refused(f"{endpoint.origin} is not on the list", "SafeFetch.hosts")
-        if endpoint.port != 443:
-            raise _refused(f"{endpoint.origin}: only port 443 is asked", "SafeFetch.private_hosts")
+        rule, setting = self._rule(endpoint)
+        if rule:
+            raise refused(endpoint.origin, rule, setting)
         return endpoint
+
+    def _rule(self, endpoint: Endpoint) -> tuple[str, str]:
+        """The rule that scheme, host or port break, and its setting, before the name is looked up."""
+        if self._is_private(endpoint):
+            return ("", "") if endpoint.secure or endpoint.loopback else ("plain http is for loopback", "")
+        if not endpoint.secure:
+            return "only https is fetched", ""
+        if self._hosts is not None and endpoint.host not in self._hosts:
+            return "the host is not on the list", "SafeFetch.hosts"
+        if endpoint.port != 443:
+            return "only port 443 is asked", "SafeFetch.private_hosts"
+        if is_address(endpoint.host) and not is_public(endpoint.host):
+            return _NOT_PUBLIC, "SafeFetch.private_hosts"
+        return "", ""
 
     def _is_private(self, endpoint: Endpoint) -> bool:
         default = 443 if endpoint.secure else 80
@@ -228,13 +288,18 @@ class SafeFetch:
         if not found:
             raise ConnectionFailed(f"{endpoint.origin}: the name has no address")
         if not self._is_private(endpoint) and not all(map(is_public, found)):
-            raise _refused(f"{endpoint.origin} is at an address that is not public", "SafeFetch.private_hosts")
+            raise refused(endpoint.origin, _NOT_PUBLIC, "SafeFetch.private_hosts")
         return found[:_TRIED]
 
     async def _ask(
-        self, endpoint: Endpoint, method: bytes, given: tuple[tuple[str, str], ...], body: bytes | None
-    ) -> Fetched:
-        """One request to one of the judged addresses."""
+        self,
+        endpoint: Endpoint,
+        method: bytes,
+        given: tuple[tuple[str, str], ...],
+        body: bytes | None,
+        deadline: float,
+    ) -> FetchStream:
+        """One request to one of the judged addresses, up to the head of its answer."""
         from ..transports.http.pool import Pool
 
         failed: ConnectionFailed | None = None
@@ -247,16 +312,21 @@ class SafeFetch:
                 tls=self._trust() if endpoint.secure else None,
                 address=address,
             )
+            reading = Reading(endpoint.origin, self._max_bytes, self._media_types)
             try:
                 connection = await pool.connection()
-                reading = _Reading(endpoint, self._max_bytes, self._media_types)
                 if not connection.send(_request(endpoint, method, given, body), reading):
                     raise ConnectionFailed(f"{endpoint.origin} closed the connection at once")
-                return await reading.answer
+                await reading.begin()
             except ConnectionFailed as exc:
                 failed = exc
-            finally:
                 pool.close()
+            except BaseException:  # the connection must not outlive the attempt
+                pool.close()
+                raise
+            else:
+                url = endpoint.origin + endpoint.target
+                return FetchStream(url, reading, pool, method.decode(), deadline=deadline, seconds=self._timeout)
         raise failed or ConnectionFailed(endpoint.origin)
 
     def _trust(self) -> TlsClientConfig | ssl.SSLContext:
@@ -267,51 +337,6 @@ class SafeFetch:
             tls = self._tls
             self._context = tls if tls is not None and getattr(tls, "pins", ()) else client_context(tls)
         return self._context
-
-
-class _Reading:
-    """Takes one response, up to a number of bytes. A `transports.http.pool.ResponseHandler`."""
-
-    def __init__(self, endpoint: Endpoint, most: int, media_types: frozenset[str]) -> None:
-        self.answer: asyncio.Future[Fetched] = asyncio.get_running_loop().create_future()
-        self._endpoint = endpoint
-        self._most = most
-        self._media_types = media_types
-        self._status = 0
-        self._headers: Mapping[str, str] = {}
-        self._body = bytearray()
-
-    def head(self, status: int, headers: Mapping[str, str]) -> None:
-        self._status = status
-        self._headers = MappingProxyType(dict(headers))
-        length = headers.get("content-length", "")
-        if length.isdecimal() and int(length[:20]) > self._most:
-            raise self._too_large()
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if 200 <= status < 300 and self._media_types and kind not in self._media_types:
-            raise _refused(f"{self._endpoint.origin} answers with another media type", "SafeFetch.media_types")
-
-    def data(self, chunk: bytes) -> None:
-        if len(self._body) + len(chunk) > self._most:
-            raise self._too_large()
-        self._body += chunk
-
-    def _too_large(self) -> ProtocolViolation:
-        return ProtocolViolation(f"{self._endpoint.origin}: more than {self._most} bytes (SafeFetch.max_bytes)")
-
-    def done(self) -> None:
-        if not self.answer.done():
-            url = self._endpoint.origin + self._endpoint.target
-            self.answer.set_result(Fetched(url, self._status, self._headers, bytes(self._body)))
-
-    def failed(self, error: ClientError, *, untouched: bool) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(error)
-
-
-def _refused(text: str, setting: str = "") -> FetchRefused:
-    events.record("fetch.refused", text, setting=setting)
-    return FetchRefused(f"{text} ({setting})" if setting else text)
 
 
 def _request(endpoint: Endpoint, method: bytes, given: tuple[tuple[str, str], ...], body: bytes | None) -> bytes:

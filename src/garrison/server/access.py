@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from .. import events
 from ..errors import AccessDenied, InsufficientScope, McpError
+from .disclosure import about
 from .rules import Rule
 
 if TYPE_CHECKING:
@@ -98,6 +99,13 @@ class AccessControl:
 
     async def allows(self, entry: Entry, access: Access) -> bool:
         """What the policy function says."""
+        verdict = await self._verdict(entry, access)
+        if verdict is None:
+            events.record("access.policy_failed", _failed(access))
+        return verdict is True
+
+    async def _verdict(self, entry: Entry, access: Access) -> bool | None:
+        """The same, and None where it failed."""
         rule = entry.rule or self._default
         if rule is None or rule.authorize is None:
             return rule is not None
@@ -107,8 +115,7 @@ class AccessControl:
                 verdict = await verdict
         except Exception:  # the operator's function may raise anything, and then it has not said yes
             log.exception("the policy function of %s failed", access.name)
-            events.record("access.policy_failed", f"authorize= of {access.name!r} raised an exception")
-            return False
+            return None
         return verdict is True
 
     async def ask(
@@ -132,20 +139,30 @@ class AccessControl:
             McpError: one of these, or what `bind` raises.
         """
         principal, method = call.principal, call.method
+        shown = Access(principal, method, name, None)
         try:
             kwargs = bind()
         except McpError:
-            if await self.allows(entry, Access(principal, method, name, None)):
+            verdict = await self._verdict(entry, shown)
+            if verdict is True:
                 raise
-            raise unknown from None
-        if await self.allows(entry, Access(principal, method, name, MappingProxyType(kwargs))):
+            raise self._denied(call, shown, unknown, verdict) from None
+        verdict = await self._verdict(entry, Access(principal, method, name, MappingProxyType(kwargs)))
+        if verdict is True:
             return kwargs
-        events.record("access.denied", f"{method} {name!r} by {principal}: authorize= said no")
-        if denied is not None:
-            raise denied
-        if await self.allows(entry, Access(principal, method, name, None)):
-            raise AccessDenied
-        raise unknown
+        if denied is None:
+            denied = AccessDenied() if await self._verdict(entry, shown) is True else unknown
+        raise self._denied(call, shown, denied, verdict)
+
+    def _denied(self, call: Call, access: Access, error: McpError, verdict: bool | None) -> McpError:
+        """Have it on record, once, that the policy function did not say yes."""
+        call.told = error
+        if verdict is None:
+            name, text = "access.policy_failed", _failed(access)
+        else:
+            name, text = "access.denied", f"{call.method} {access.name!r} by {call.principal}: authorize= said no"
+        events.record(name, text, peer=call.address, setting="authorize=", about=about(call, error))
+        return error
 
     def may_read(
         self, entry: Entry, principal: Principal, uri: str, values: Mapping[str, object]
@@ -186,3 +203,7 @@ class AccessControl:
             if await self.allows(entry, Access(principal, method, name, None)):
                 names.add(name)
         return frozenset(names)
+
+
+def _failed(access: Access) -> str:
+    return f"authorize= of {access.name!r} raised an exception"

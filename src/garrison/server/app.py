@@ -1,7 +1,7 @@
 """`Server`: what a program makes, registers its functions with, and runs.
 
 Rules of this file:
-- Decorators give the function back unchanged.
+- What it registers stands in `publishing`.
 - Nothing is started by making a server. What it runs on is chosen by `run`, `run_http`, `asgi` or `connect_memory`.
 
 Spec: 2026-07-28 server.
@@ -9,37 +9,31 @@ Spec: 2026-07-28 server.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Literal
 from weakref import WeakSet
 
-from ..errors import ConfigurationError, RegistrationError
+from ..errors import ConfigurationError
+from ..gate.admission import Admission
 from ..policy import SecurityPolicy
 from ..protocol.revisions import LATEST, VERSIONS
-from ..protocol.types import (
-    Implementation,
-    Prompt,
-    PromptArgument,
-    Resource,
-    ResourceTemplate,
-    Tool,
-)
+from ..protocol.types import Implementation
 from .capabilities import Offer
 from .core import Core
-from .depends import is_injected
 from .desk import Desk
 from .listings import Listings, implementation
-from .registry import Completer, PromptEntry, Registry, ResourceEntry, TemplateEntry, ToolEntry
+from .publishing import Publisher
+from .recording import Audit
 from .results import Wire
-from .rules import rule_of
-from .signature import Signature
+from .runner import Runner
 from .subscriptions import Hub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractAsyncContextManager
-    from typing import Unpack
 
+    from ..audit.contract import Sink
     from ..auth.resource.server import ResourceServer
+    from ..gate.shared_rates import SharedRates
     from ..policy.principal import Principal
     from ..policy.tls import TlsServerConfig
     from ..policy.transports import UnixSocketConfig, WebSocketConfig
@@ -47,20 +41,18 @@ if TYPE_CHECKING:
     from ..protocol.types import CacheScope, Icon, ServerCapabilities
     from .access import AccessControl
     from .asgi import AsgiApp
+    from .idempotency import Outcomes
     from .memory import MemoryConnection
-    from .options import PromptOptions, ResourceOptions, ToolOptions
     from .rules import Authorize
     from .serve import HttpServing, UnixServing
     from .states import Replays, States
 
 __all__ = ["Server"]
 
-F = TypeVar("F", bound="Callable[..., object]")
-
 _MOST_KEYS: Final = 2
 
 
-class Server:
+class Server(Publisher):
     """An MCP server.
 
     Args:
@@ -88,6 +80,9 @@ class Server:
         auth: what protects the server on HTTP and WebSocket: whose tokens are taken. On stdio and in memory there is
             nobody to ask.
         authorize: the policy function of what declares no rule of its own.
+        audit: keeps a record of what was refused and of every call; `garrison.audit` has sinks.
+        rate_store: counts `SecurityPolicy.rates` for several processes that serve the same callers.
+        outcomes: remembers what was done under which idempotency key. A memory of this process when not given.
 
     Raises:
         ConfigurationError: a value is not what it should be.
@@ -115,6 +110,9 @@ class Server:
         capabilities: ServerCapabilities | None = None,
         auth: ResourceServer | None = None,
         authorize: Authorize | None = None,
+        audit: Sink | None = None,
+        rate_store: SharedRates | None = None,
+        outcomes: Outcomes | None = None,
     ) -> None:
         if page_size is not None and page_size < 1:
             raise ConfigurationError("page_size must be at least 1, or None")
@@ -136,19 +134,25 @@ class Server:
             icons=list(icons) if icons is not None else None,
             website_url=website_url,
         )
-        self.policy = policy if policy is not None else SecurityPolicy()
+        super().__init__(
+            policy if policy is not None else SecurityPolicy(),
+            protected=auth is not None,
+            ruled=auth is not None or authorize is not None,
+        )
         self.legacy = legacy
         self.http_sse = http_sse
         self.auth = auth
         self._authorize = authorize
+        self.audit = audit
+        self._rate_store = rate_store
+        self._outcomes = outcomes
+        self._shared_outcomes = outcomes is not None
         self._lifespan = lifespan
         self._state_key = state_key
         self._sealer: Sealer | None = None
         self._replays = replays
         self._shared_replays = replays is not None
-        self.registry = Registry()
-        self.registry.ruled = auth is not None or authorize is not None
-        self._wire = Wire(implementation(self.info))
+        self._wire = Wire(implementation(self.info), lambda: self.policy)
         self.offer = Offer(self.registry, capabilities)
         self._audience = name if auth is None else auth.resource
         self._listings = Listings(
@@ -175,6 +179,16 @@ class Server:
     def has_replays(self) -> bool:
         """Whether a memory of what was used was given that other processes can share."""
         return self._shared_replays
+
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether a memory of what was done was given that other processes can share."""
+        return self._shared_outcomes
+
+    @property
+    def has_rate_store(self) -> bool:
+        """Whether rates are counted where other processes count too."""
+        return self._rate_store is not None
 
     @property
     def has_default_rule(self) -> bool:
@@ -212,192 +226,19 @@ class Server:
             self._replays = UsedStates()
         return States(self._seal, self._audience, self._replays, self.policy.timeouts.state)
 
+    def _remembered(self) -> Outcomes:
+        if self._outcomes is None:
+            from .idempotency import MemoryOutcomes
+
+            self._outcomes = MemoryOutcomes()
+        return self._outcomes
+
     def _changed(self, kind: str) -> None:
         self.offer.changed()
         self._listings.changed()
         if self.offer.tells(kind):
             for hub in tuple(self._hubs):
                 hub.list_changed(kind)
-
-    # Registration
-
-    def tool(self, name: str | None = None, **options: Unpack[ToolOptions]) -> Callable[[F], F]:
-        """Publish a function as a tool: `@server.tool()`.
-
-        Args:
-            name: the tool's name; the function's own when not given.
-            options: see `ToolOptions`.
-
-        Raises:
-            RegistrationError: the function cannot be published as written.
-        """
-
-        def register(fn: F) -> F:
-            self.add_tool(fn, name, **options)
-            return fn
-
-        return register
-
-    def add_tool(self, fn: Callable[..., object], name: str | None = None, **options: Unpack[ToolOptions]) -> None:
-        """Publish a function as a tool; see `tool`."""
-        named = name or _name_of(fn)
-        signature = Signature.of(
-            fn,
-            name=named,
-            inject=is_injected,
-            input_schema=options.get("input_schema"),
-            output_schema=options.get("output_schema"),
-            structured_output=options.get("structured_output", True),
-        )
-        definition = Tool(
-            name=named,
-            title=options.get("title"),
-            description=options.get("description") or signature.description,
-            input_schema=signature.input_schema,
-            output_schema=signature.output_schema,
-            annotations=options.get("annotations"),
-            icons=_listed(options.get("icons")),
-            meta=options.get("meta"),
-        )
-        entry = ToolEntry(definition, fn, signature, options.get("timeout"), options.get("inline", False))
-        entry.rule = rule_of(f"tool {named!r}", options)
-        self.registry.add_tool(entry)
-
-    def resource(self, uri: str, **options: Unpack[ResourceOptions]) -> Callable[[F], F]:
-        """Publish a function as a resource, or as a family of resources where the URI is a template.
-
-        Args:
-            uri: a URI, or an RFC 6570 template whose variables are parameters of the function.
-            options: see `ResourceOptions`.
-
-        Raises:
-            RegistrationError: the URI or the function cannot be published as written.
-        """
-
-        def register(fn: F) -> F:
-            self.add_resource(fn, uri, **options)
-            return fn
-
-        return register
-
-    def add_resource(self, fn: Callable[..., object], uri: str, **options: Unpack[ResourceOptions]) -> None:
-        """Publish a function as a resource; see `resource`."""
-        name = options.get("name") or _name_of(fn)
-        signature = Signature.of(fn, name=name, inject=is_injected, structured_output=False)
-        timeout, inline = options.get("timeout"), options.get("inline", False)
-        ttl_ms, scope = options.get("ttl_ms", 0), options.get("cache_scope", "private")
-        description = options.get("description") or signature.description
-        rule = rule_of(f"resource {uri!r}", options)
-        if scope == "public" and (self.auth is not None if rule is None else rule.binds):
-            raise RegistrationError(f'resource {uri!r}: cache_scope="public" needs public=True on a protected server')
-        if "{" in uri:
-            template = ResourceTemplate(
-                uri_template=uri,
-                name=name,
-                title=options.get("title"),
-                description=description,
-                mime_type=options.get("mime_type"),
-                annotations=options.get("annotations"),
-                icons=_listed(options.get("icons")),
-                meta=options.get("meta"),
-            )
-            family = TemplateEntry(template, fn, signature, timeout, inline, ttl_ms, scope)
-            family.rule = rule
-            self.registry.add_template(family)
-            return
-        if signature.parameters:
-            raise RegistrationError(f"resource {uri!r}: parameter {signature.parameters[0].name!r} is in no template")
-        resource = Resource(
-            uri=uri,
-            name=name,
-            title=options.get("title"),
-            description=description,
-            mime_type=options.get("mime_type"),
-            annotations=options.get("annotations"),
-            icons=_listed(options.get("icons")),
-            size=options.get("size"),
-            meta=options.get("meta"),
-        )
-        entry = ResourceEntry(resource, fn, signature, timeout, inline, ttl_ms, scope)
-        entry.rule = rule
-        self.registry.add_resource(entry)
-
-    def prompt(self, name: str | None = None, **options: Unpack[PromptOptions]) -> Callable[[F], F]:
-        """Publish a function as a prompt: it returns text, a `PromptMessage`, content, or a list of these.
-
-        Args:
-            name: the prompt's name; the function's own when not given.
-            options: see `PromptOptions`.
-
-        Raises:
-            RegistrationError: the function cannot be published as written.
-        """
-
-        def register(fn: F) -> F:
-            self.add_prompt(fn, name, **options)
-            return fn
-
-        return register
-
-    def add_prompt(self, fn: Callable[..., object], name: str | None = None, **options: Unpack[PromptOptions]) -> None:
-        """Publish a function as a prompt; see `prompt`."""
-        named = name or _name_of(fn)
-        signature = Signature.of(fn, name=named, inject=is_injected, structured_output=False)
-        arguments = signature.text_arguments().listed
-        definition = Prompt(
-            name=named,
-            title=options.get("title"),
-            description=options.get("description") or signature.description,
-            arguments=[
-                PromptArgument(name=a.name, description=a.description, required=a.required or None) for a in arguments
-            ]
-            or None,
-            icons=_listed(options.get("icons")),
-            meta=options.get("meta"),
-        )
-        entry = PromptEntry(definition, fn, signature, options.get("timeout"), options.get("inline", False))
-        entry.rule = rule_of(f"prompt {named!r}", options)
-        self.registry.add_prompt(entry)
-        for argument in arguments:
-            if argument.choices and (named, argument.name) not in self.registry.completers:
-                self._complete_from(named, argument.name, argument.choices)
-
-    def completion(self, reference: str, argument: str) -> Callable[[F], F]:
-        """Complete one argument of a prompt, or one variable of a resource template.
-
-        The function takes `value: str`, what was typed so far, may take `arguments: dict[str, str]`, what is filled in
-        already, and returns a list of texts, the likeliest first.
-
-        Args:
-            reference: the prompt's name or the template.
-            argument: the argument's or variable's name.
-        """
-
-        def register(fn: F) -> F:
-            signature = Signature.of(fn, name=argument, inject=is_injected, structured_output=False)
-            self.registry.completers.pop((reference, argument), None)
-            self.registry.add_completer(reference, argument, Completer(fn, signature))
-            return fn
-
-        return register
-
-    def _complete_from(self, reference: str, argument: str, choices: tuple[str, ...]) -> None:
-        async def complete(value: str) -> list[str]:
-            return [choice for choice in choices if choice.startswith(value)]
-
-        self.completion(reference, argument)(complete)
-
-    def remove_tool(self, name: str) -> None:
-        """Take a tool away; who listens is told. Raises `KeyError` if there is none of this name."""
-        self.registry.remove("tool", name)
-
-    def remove_resource(self, uri: str) -> None:
-        """Take a resource or a resource template away. Raises `KeyError` if there is none."""
-        self.registry.remove("template" if uri in self.registry.templates else "resource", uri)
-
-    def remove_prompt(self, name: str) -> None:
-        """Take a prompt away. Raises `KeyError` if there is none of this name."""
-        self.registry.remove("prompt", name)
 
     def resource_updated(self, uri: str, *, tenant: str | None = None) -> None:
         """Tell the clients that subscribed to this URI, and may read it, that its contents have changed.
@@ -421,16 +262,35 @@ class Server:
 
     def core(self) -> Core:
         """A new running form of this server, for a transport to start."""
-        hub = Hub(self.policy.limits.subscriptions, self.policy.timeouts.handler)
+        policy, name = self.policy, self.info.name
+        hub = Hub(policy.limits.subscriptions, policy.timeouts.handler, policy.limits.subscriptions_per_principal)
         self._hubs.add(hub)
-        desk = Desk(self.registry, self.offer, self._access, self._listings, self._wire, hub, self.policy, self._states)
+        self._wire.start()
+        admission = Admission(policy.rates, shared=self._rate_store)
+        audit = None if self.audit is None else Audit(name, self.audit)
+        desk = Desk(
+            self.registry,
+            self.offer,
+            self._access,
+            self._listings,
+            self._wire,
+            hub,
+            policy,
+            self._states,
+            admission,
+            audit,
+            self._remembered,
+        )
         return Core(
-            policy=self.policy,
+            policy=policy,
             registry=self.registry,
             listings=self._listings,
             offer=self.offer,
             hub=hub,
             desk=desk,
+            runner=Runner(name, desk, admission, self._wire.outgoing, policy.limits.in_flight_per_principal),
+            audit=audit,
+            rate_store=self._rate_store,
             legacy=self.legacy != "off",
             lifespan=None if self._lifespan is None else self._lifespan(),
         )
@@ -563,20 +423,9 @@ class Server:
         return await MemoryConnection.open(self, principal)
 
 
-def _name_of(fn: Callable[..., object]) -> str:
-    name = cast("str | None", getattr(fn, "__name__", None))
-    if name is None or name == "<lambda>":
-        raise RegistrationError(f"{fn!r} has no name: set name=...")
-    return name
-
-
 def _unix(socket: UnixSocketConfig | str) -> UnixSocketConfig:
     if not isinstance(socket, str):
         return socket
     from ..policy.transports import UnixSocketConfig
 
     return UnixSocketConfig(socket)
-
-
-def _listed(icons: Sequence[Icon] | None) -> list[Icon] | None:
-    return None if icons is None else list(icons)

@@ -55,6 +55,7 @@ class _Running:
     ) -> None:
         self.loop = loop
         self.failed = False
+        self._server = server
         self._policy = server.policy
         self._site = HttpSite(server, path=path, token=token, loop=loop, websocket=websocket)
         self._task: asyncio.Task[None] | None = None
@@ -98,7 +99,7 @@ class _Running:
             raise Overloaded("The server did not start", hint="see the log") from exc
 
     async def _run(self) -> None:
-        record_relaxations(self._policy)
+        record_relaxations(self._server)
         try:
             await self._site.core.start()
         except BaseException as exc:

@@ -125,7 +125,8 @@ class Asker:
             if call.running is not None:
                 call.running.pause()  # the handler's time does not run while the user thinks
             try:
-                waiting = call.channel.ask(question.method, question.params)
+                params = question.params if call.looks is None else call.looks.params(question.params)
+                waiting = call.channel.ask(question.method, params)
                 try:
                     answer = await asyncio.wait_for(waiting, self._timeouts.ask)
                 except TimeoutError as exc:

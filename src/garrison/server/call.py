@@ -25,11 +25,13 @@ from ..protocol.types import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from ..errors import McpError
     from ..policy.principal import Principal
     from ..protocol.envelope import Request, RequestId
     from ..protocol.revisions import Revision
     from ..protocol.types import LoggingLevel
     from ..transports.peer import Credential
+    from .outgoing import Outgoing
     from .running import Running
 
 __all__ = ["Call", "Channel", "MalformedMeta", "modern_call", "optional_fields", "refused_handshake", "shown"]
@@ -70,12 +72,16 @@ class Call:
     """One request. Read-only for everyone but the door that made it."""
 
     __slots__ = (
+        "address",
+        "began",
         "capabilities",
         "channel",
         "client_info",
         "credential",
+        "failed",
         "id",
         "log_level",
+        "looks",
         "match",
         "method",
         "params",
@@ -83,7 +89,9 @@ class Call:
         "progress_token",
         "revision",
         "running",
+        "server",
         "timeout",
+        "told",
     )
 
     def __init__(
@@ -111,6 +119,18 @@ class Call:
         self.running: Running | None = None
         self.credential: Credential | None = None
         """What the caller showed, on a protected listener."""
+        self.address = ""
+        """Where it came from: an IP address, `unix`, or empty for a pipe and memory."""
+        self.server = ""
+        """The name of the server that does it."""
+        self.looks: Outgoing | None = None
+        """What looks at the texts that are sent on the way to its result."""
+        self.began = False
+        """Its handler has begun."""
+        self.failed = ""
+        """How its handler failed, for the record; empty where it did not."""
+        self.told: McpError | None = None
+        """The refusal of it that was recorded."""
         self.match: Callable[[], None] | None = None
         """Holds the headers that repeat arguments against them. Called once it is known that the tool may be known."""
 

@@ -158,6 +158,8 @@ class Context(Generic[S]):
     def _send(self, method: str, params: dict[str, object]) -> _Sent:
         import threading
 
+        if self._call.looks is not None:
+            params = self._call.looks.params(params)
         if threading.get_ident() == self._thread:
             self._call.channel.notify(method, params)
         else:
@@ -231,7 +233,7 @@ class Context(Generic[S]):
         from .elicitation import form_question
 
         question, build = form_question(message, schema)
-        answer = await self._asker.ask(question, key)
+        answer = await self._asker.ask(question, _own(key))
         action = cast("str", answer["action"])
         content = build(cast("dict[str, object]", answer.get("content") or {})) if action == "accept" else None
         return Elicited(action, cast("T | None", content))
@@ -246,7 +248,7 @@ class Context(Generic[S]):
         """
         from .elicitation import url_question
 
-        answer = await self._asker.ask(url_question(message, url), key)
+        answer = await self._asker.ask(url_question(message, url), _own(key))
         return Elicited(cast("str", answer["action"]), None)
 
     async def sample(
@@ -286,7 +288,7 @@ class Context(Generic[S]):
         capability = ("sampling",) if tools is None else ("sampling", "tools")
         plain = cast("dict[str, object]", msgspec.to_builtins(params))
         question = Question("sample", "sampling/createMessage", plain, capability, _fits(CreateMessageResult))
-        return convert(await self._asker.ask(question, key), CreateMessageResult)
+        return convert(await self._asker.ask(question, _own(key)), CreateMessageResult)
 
     async def list_roots(self, *, key: str | None = None) -> list[Root]:
         """The folders the client opens to this server.
@@ -297,7 +299,7 @@ class Context(Generic[S]):
         Spec: 2026-07-28 client/roots.
         """
         question = Question("roots", "roots/list", {}, ("roots",), _fits(ListRootsResult))
-        return list(convert(await self._asker.ask(question, key), ListRootsResult).roots)
+        return list(convert(await self._asker.ask(question, _own(key)), ListRootsResult).roots)
 
     async def once(self, key: str, fn: Callable[[], Awaitable[T]] | Callable[[], T]) -> T:
         """Do something with an effect once, though asking back runs the handler again.
@@ -334,6 +336,17 @@ class Context(Generic[S]):
         self._over = True
         if self._waiting is not None:
             self._waiting.cancel()
+
+
+def _own(key: str | None) -> str | None:
+    """The key of a handler's question.
+
+    Raises:
+        ValueError: it begins as the keys of the server's own questions do.
+    """
+    if key is not None and key.startswith("garrison."):
+        raise ValueError('key= of a question does not begin with "garrison."')
+    return key
 
 
 def _fits(shape: type[object]) -> Callable[[dict[str, object]], str | None]:

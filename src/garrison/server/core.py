@@ -13,19 +13,21 @@ from typing import TYPE_CHECKING, cast
 from ..protocol.envelope import parser
 from ..protocol.json import decoder
 from ..protocol.revisions import LATEST, VERSIONS, get
-from .runner import Runner
 from .sessions import LegacyDoor
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from ..gate.shared_rates import SharedRates
     from ..policy import SecurityPolicy
     from ..protocol.revisions import Revision
     from ..transports.flood import Floods
     from .capabilities import Offer
     from .desk import Desk
     from .listings import Listings
+    from .recording import Audit
     from .registry import Registry
+    from .runner import Runner
     from .subscriptions import Hub
     from .threads import Workers
 
@@ -44,6 +46,9 @@ class Core:
         offer: Offer,
         hub: Hub,
         desk: Desk,
+        runner: Runner,
+        audit: Audit | None,
+        rate_store: SharedRates | None,
         legacy: bool,
         lifespan: AbstractAsyncContextManager[object] | None,
     ) -> None:
@@ -59,7 +64,9 @@ class Core:
         self.versions = VERSIONS if legacy else (LATEST,)
         """The revisions that are served."""
         self.legacy = LegacyDoor(offer, listings, hub, desk.may_read)
-        self.runner = Runner(desk, policy.limits.in_flight_per_principal)
+        self.runner = runner
+        self.audit = audit
+        self._rate_store = rate_store
         self._lifespan = lifespan
         self._workers: Workers | None = None
         self._floods: Floods | None = None
@@ -95,6 +102,10 @@ class Core:
         """End subscriptions gracefully, let requests end, cancel what is left, leave the lifespan."""
         self.hub.close()
         await self.runner.close(self.policy.timeouts.shutdown)
+        if self.audit is not None:
+            self.audit.close()
+        if self._rate_store is not None:
+            await self._rate_store.close()
         if self._workers is None:
             return  # the lifespan was not entered
         self._workers.close()

@@ -23,13 +23,16 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
+    from ..gate.admission import Admission
     from ..policy import SecurityPolicy
     from ..policy.principal import Principal
     from .access import AccessControl
     from .call import Call
     from .capabilities import Offer
+    from .idempotency import Outcomes
     from .listings import Listings
     from .perform import Performer
+    from .recording import Audit
     from .registry import Completer, Entry, PromptEntry, Registry, ResourceEntry, TemplateEntry, ToolEntry
     from .results import Wire
     from .states import States
@@ -52,6 +55,9 @@ class Desk:
         access: makes what applies the rules, once there are some.
         listings, wire, hub, policy: of the server.
         states: makes what seals the states of requests.
+        admission: how often who may call which tool.
+        audit: of the server, if it has one.
+        outcomes: gives what remembers calls with an idempotency key.
     """
 
     def __init__(
@@ -64,6 +70,9 @@ class Desk:
         hub: Hub,
         policy: SecurityPolicy,
         states: Callable[[], States],
+        admission: Admission,
+        audit: Audit | None = None,
+        outcomes: Callable[[], Outcomes] | None = None,
     ) -> None:
         self._registry = registry
         self._tools = registry.tools
@@ -75,6 +84,9 @@ class Desk:
         self._hub = hub
         self._policy = policy
         self._states = states
+        self._admission = admission
+        self._audit = audit
+        self._outcomes = outcomes
         self._performer: Performer | None = None
         self._routes: dict[str, Callable[[Call], bytes | Coroutine[object, object, bytes]]] = {
             "tools/call": self._call_tool,
@@ -100,7 +112,9 @@ class Desk:
         if self._performer is None:
             from .perform import Performer
 
-            self._performer = Performer(self._wire, self._hub, self._policy, self._states())
+            self._performer = Performer(
+                self._wire, self._hub, self._policy, self._states(), self._audit, self._outcomes
+            )
         return self._performer
 
     def dispatch(self, call: Call) -> bytes | Coroutine[object, object, bytes]:
@@ -170,13 +184,45 @@ class Desk:
             tool = self._known(call, tool)
         if tool is None:
             raise InvalidParams(f"Unknown tool: {shown(name)}")
-        if ruled and self._is_asked(call, tool):
+        if tool.policy.metered:
+            return self._call_metered(call, tool)
+        return self._call_known(call, tool)
+
+    def _call_known(self, call: Call, tool: ToolEntry) -> bytes | Coroutine[object, object, bytes]:
+        if self._registry.ruled and self._is_asked(call, tool):
             return self._ask_about_tool(call, tool)
         try:
             kwargs = _tool_arguments(call, tool)
         except InvalidArguments as exc:
             return self._invalid(exc, call)
         return self._run_tool(call, tool, kwargs)
+
+    def _call_metered(self, call: Call, tool: ToolEntry) -> bytes | Coroutine[object, object, bytes]:
+        """Call a tool that has limits of its own."""
+        limits, admission = tool.policy, self._admission
+        call.timeout = tool.timeout or self._policy.timeouts.handler
+        if admission.shared is None:
+            admission.take_tool(call.principal, call.address, tool.name, limits.cost, limits.rate)
+            return self._call_known(call, tool) if limits.concurrency is None else self._call_among(call, tool)
+        return self._call_shared(call, tool)
+
+    async def _call_shared(self, call: Call, tool: ToolEntry) -> bytes:
+        limits = tool.policy
+        await self._admission.take_tool_shared(call.principal, call.address, tool.name, limits.cost, limits.rate)
+        if limits.concurrency is not None:
+            return await self._call_among(call, tool)
+        outcome = self._call_known(call, tool)
+        return outcome if isinstance(outcome, bytes) else await outcome
+
+    async def _call_among(self, call: Call, tool: ToolEntry) -> bytes:
+        """Call a tool of which only so many calls may be under way."""
+        most = tool.policy.concurrency or 0
+        self._admission.acquire(tool.name, most)
+        try:
+            outcome = self._call_known(call, tool)
+            return outcome if isinstance(outcome, bytes) else await outcome
+        finally:
+            self._admission.release(tool.name)
 
     async def _ask_about_tool(self, call: Call, tool: ToolEntry) -> bytes:
         unknown = InvalidParams(f"Unknown tool: {shown(tool.name)}")
@@ -192,16 +238,17 @@ class Desk:
     ) -> bytes | Coroutine[object, object, bytes]:
         if not tool.direct:
             return self._perform(call, tool).tool(tool, call, kwargs)
+        call.began = True
         try:
             return self._wire.tool_result(tool, tool.fn(**kwargs), call.revision)
         except BaseException as exc:  # noqa: BLE001 - a handler's failure ends its own request and nothing else
-            return self._wire.tool_failure(tool.name, exc, call.revision)
+            return self._wire.tool_failure(tool.name, exc, call)
 
     def _invalid(self, error: InvalidArguments, call: Call) -> bytes:
         """Arguments that break the schema: a result that the model reads, or in older revisions an error."""
         if not call.revision.input_errors_in_result:
             raise error
-        disclose(error, "tools/call")
+        disclose(error, "tools/call", call)
         return self._wire.tool_error(error.message, call.revision)
 
     # Listings

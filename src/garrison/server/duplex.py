@@ -25,12 +25,13 @@ from ..protocol.envelope import (
 )
 from ..protocol.types import PROTOCOL_VERSION_KEY
 from .call import modern_call, refused_handshake
-from .disclosure import disclose, encode_failure
+from .disclosure import about_message, disclose, encode_failure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ..policy.principal import Principal
+    from ..protocol.envelope import Message
     from ..protocol.revisions import Revision
     from ..transports.peer import Credential
     from .core import Core
@@ -88,6 +89,7 @@ class DuplexConnection:
         congested: true while the peer does not read; progress and log messages are dropped meanwhile.
         malformed: called for each message that breaks the protocol, after its answer was sent.
         message_bytes: what the transport's cap is, where it is not the policy's.
+        address: where it comes from: an IP address, or `unix`; empty for a pipe and memory.
     """
 
     def __init__(
@@ -101,8 +103,10 @@ class DuplexConnection:
         congested: Callable[[], bool] | None = None,
         malformed: Callable[[], None] | None = None,
         message_bytes: int | None = None,
+        address: str = "",
     ) -> None:
         self._core = core
+        self._address = address
         self._message_bytes = message_bytes or core.policy.limits.message_bytes
         self.send = send
         self._drain = drain
@@ -111,6 +115,8 @@ class DuplexConnection:
         self._malformed = malformed
         self._principal = principal
         self._credential: Credential | None = None
+        self._asked: Message | None = None
+        """What is looked at, once it is a message."""
         self._most = core.policy.limits.in_flight
         self._decode = core.decode
         self._parse = core.parse
@@ -151,6 +157,7 @@ class DuplexConnection:
 
     def receive(self, data: bytes) -> None:
         """Take one message. Never raises for what the peer sent."""
+        self._asked = None
         try:
             value: object = self._decode(data)
             if type(value) is list and self.session is not None and self.session.revision.batches:
@@ -162,6 +169,7 @@ class DuplexConnection:
 
     def too_long(self) -> None:
         """A message passed the byte cap and was thrown away."""
+        self._asked = None
         self._refuse(MessageTooLarge(self._message_bytes), self.send)
 
     def relieved(self) -> None:
@@ -188,7 +196,8 @@ class DuplexConnection:
             await asyncio.wait(tasks, timeout=grace)
 
     def _refuse(self, error: McpError, send: Callable[[bytes], None]) -> None:
-        disclose(error, "message")
+        server = self._core.runner.name
+        disclose(error, "message", None, about_message(server, self._principal, self._address, self._asked, error))
         if not (isinstance(error, InvalidRequest) and error.of_notification):
             revision = None if self.session is None else self.session.revision
             send(encode_failure(error.request_id, error, revision))
@@ -196,7 +205,7 @@ class DuplexConnection:
             self._malformed()
 
     def _message(self, value: object, send: Callable[[bytes], None]) -> None:
-        message = self._parse(value)
+        message = self._asked = self._parse(value)
         if type(message) is Request:
             self._request(message, send)
         elif type(message) is Notification:
@@ -236,7 +245,7 @@ class DuplexConnection:
         except McpError as exc:
             exc.request_id = identifier
             raise
-        call.credential = self._credential
+        call.credential, call.address = self._credential, self._address
 
         answered = False
 

@@ -53,7 +53,7 @@ def elicit_schema(form: type[object]) -> dict[str, object]:
         field, nullable = _field(schema, full, hints.get(name))
         if field is None:
             raise RegistrationError(f"{_label(form)}: field {name!r} is no text, number, boolean or choice of text")
-        if any(isinstance(t, str) and looks_secret(t) for t in (name, field.get("title"), field.get("description"))):
+        if any(isinstance(t, str) and looks_secret(t) for t in _words(name, field)):
             raise RegistrationError(f"{_label(form)}: field {name!r} asks for a secret; use a URL (elicit_url) instead")
         fields[name] = field
         if nullable:
@@ -78,7 +78,7 @@ def check_form(schema: Mapping[str, object]) -> None:
         rule = cast("Mapping[str, object]", field) if isinstance(field, Mapping) else dict[str, object]()
         if rule.get("type") not in _KEPT:
             raise RegistrationError(f"form field {name!r}: text, number, boolean or choice only")
-        if any(isinstance(t, str) and looks_secret(t) for t in (name, rule.get("title"), rule.get("description"))):
+        if any(isinstance(t, str) and looks_secret(t) for t in _words(name, rule)):
             raise RegistrationError(f"form field {name!r} asks for a secret; use a URL (elicit_url) instead")
 
 
@@ -194,3 +194,8 @@ def _enumeration(hint: object) -> type[enum.Enum] | None:
         hint = get_args(hint)[0]
     found = [leaf for leaf in json_types.leaves(hint) if isinstance(leaf, type) and issubclass(leaf, enum.Enum)]
     return found[0] if len(found) == 1 else None
+
+
+def _words(name: str, field: Mapping[str, object]) -> tuple[object, ...]:
+    """What a form says of a field."""
+    return name, field.get("title"), field.get("description"), field.get("format")

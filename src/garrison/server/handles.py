@@ -125,7 +125,7 @@ class Handles(Generic[T]):
                 self._counts[principal.account] = count + 1
                 self._kept[principal.key, handle] = _Kept(self._clock() + self._ttl, principal.account, value)
                 return handle
-        events.record("limit.reached", f"too many of {self._name!r}", peer=principal.key, setting=f"Handles.{full}")
+        events.record("limit.reached", f"too many of {self._name!r} of {principal.key}", setting=f"Handles.{full}")
         if full == "most_each":
             raise ToolError(f"Too many at once of: {self._name}. End one of them first.")
         raise ToolError(f"Too many at once of: {self._name}. Try again later.")

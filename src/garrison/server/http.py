@@ -31,7 +31,7 @@ from ..protocol.revisions import LATEST, LEGACY
 from ..protocol.sse import encode_event
 from ..protocol.types import PROTOCOL_VERSION_KEY
 from .call import modern_call, refused_handshake, shown
-from .disclosure import disclose, encode_failure
+from .disclosure import about_message, disclose, encode_failure
 
 if TYPE_CHECKING:
     import asyncio
@@ -154,7 +154,8 @@ class HttpApplication:
 
     def refusal(self, error: Refused) -> tuple[int, bytes, bytes]:
         """Status, body and header lines that tell the peer; the hint goes to the log."""
-        events.record(error.event, error.message, peer=error.peer, setting=error.hint)
+        if not error.told:
+            events.record(error.event, error.message, peer=error.peer, setting=error.hint)
         fields = error.challenge
         if error.status == 405:
             fields = b"allow: %b\r\n" % (error.allow or (b"POST, GET, DELETE" if self._legacy is not None else b"POST"))
@@ -186,13 +187,18 @@ class HttpApplication:
             else:
                 self._legacy.delete(head, exchange)
         except McpError as exc:
-            disclose(exc, "message")
-            if exc.violation:
-                exchange.malformed()
-            exchange.respond(exc.http_status, encode_failure(exc.request_id, exc, None))
+            self._refuse(exc, None, head, exchange)
         except Refused as exc:
             exc.peer = head.client or head.peer.address
             exchange.respond(*self.refusal(exc))
+
+    def _refuse(self, error: McpError, message: Message | None, head: Head, exchange: Exchange) -> None:
+        """Answer what never became a call."""
+        address = head.client or head.peer.address
+        disclose(error, "message", None, about_message(self._core.runner.name, head.principal, address, message, error))
+        if error.violation:
+            exchange.malformed()
+        exchange.respond(error.http_status, encode_failure(error.request_id, error, None))
 
     def _post(self, head: Head, body: bytes, exchange: Exchange) -> None:
         value = self._decode(body)
@@ -203,14 +209,17 @@ class HttpApplication:
             self._legacy.batch(head, cast("list[object]", value), exchange)
             return
         message = self._parse(value)
-        if version == _LATEST:
-            self._modern(head, message, exchange)
-        elif _is_modern(version, message):
-            raise _mismatch(version, message, self._core.versions)
-        elif self._legacy is None:
-            raise _refused_legacy(message, self._core.versions)
-        else:
-            self._legacy.post(head, message, exchange)
+        try:
+            if version == _LATEST:
+                self._modern(head, message, exchange)
+            elif _is_modern(version, message):
+                raise _mismatch(version, message, self._core.versions)
+            elif self._legacy is None:
+                raise _refused_legacy(message, self._core.versions)
+            else:
+                self._legacy.post(head, message, exchange)
+        except McpError as exc:
+            self._refuse(exc, message, head, exchange)
 
     def _modern(self, head: Head, message: Message, exchange: Exchange) -> None:
         if type(message) is not Request:
@@ -221,7 +230,7 @@ class HttpApplication:
         channel = _Channel(exchange, self._insufficient)
         try:
             call = modern_call(message, channel, head.principal, self._core.versions)
-            call.credential = head.credential
+            call.credential, call.address = head.credential, head.client or head.peer.address
             self._match(head, call)
         except UnsupportedVersion:
             error = HeaderMismatch("MCP-Protocol-Version differs from the request's _meta")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, cast
 from ..errors import BadRequest, InsufficientScope, InvalidRequest, McpError, TooManyRequests
 from ..protocol.envelope import Notification, Request, Response, encode_notification, encode_result
 from ..protocol.revisions import LEGACY, get
-from .disclosure import disclose, encode_failure
+from .disclosure import about_message, disclose, encode_failure
 from .duplex import Batch
 from .sessions import Session, SessionStore
 from .streams import Stream, Streams
@@ -202,11 +202,13 @@ class LegacyHttp:
             session = self.store.get(given, head.principal, head.credential)
             if session is None:
                 raise BadRequest("Session not found", status=404)
+            session.address = head.client or head.peer.address
             return session
         if not self._stateless:
             raise BadRequest("Mcp-Session-Id is required: begin with initialize")
         session = Session("", cast("Revision", get(version)), head.principal, {}, None)
         session.extra, session.credential = _State(self._streams()), head.credential
+        session.address = head.client or head.peer.address
         return session
 
     def post(self, head: Head, message: Message, exchange: Exchange) -> None:
@@ -225,13 +227,18 @@ class LegacyHttp:
                 self._request(message, session, exchange, None)
             except McpError as exc:
                 exc.request_id = message.id
-                disclose(exc, "message")
+                self._told(exc, message, session)
                 if exc.violation:
                     exchange.malformed()
                 exchange.respond(200, encode_failure(message.id, exc, session.revision))
             return
         self._one_way(message, session, exchange)
         exchange.respond(202, b"")
+
+    def _told(self, error: McpError, message: Message | None, session: Session) -> None:
+        """Have it on record that a message never became a call."""
+        server = self._core.runner.name
+        disclose(error, "message", None, about_message(server, session.principal, session.address, message, error))
 
     def _one_way(self, message: Message, session: Session, exchange: Exchange) -> None:
         if type(message) is Response:
@@ -328,7 +335,7 @@ class LegacyHttp:
                 raise
 
         def refuse(error: McpError, send: Callable[[bytes], None]) -> None:
-            disclose(error, "message")
+            self._told(error, None, session)
             if error.violation:
                 exchange.malformed()
             if not (isinstance(error, InvalidRequest) and error.of_notification):

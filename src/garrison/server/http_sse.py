@@ -52,11 +52,13 @@ class _Stream:
 
     __slots__ = ("connection", "exchange", "meter", "timer")
 
-    def __init__(self, core: Core, principal: Principal, exchange: Exchange, malformed: Callable[[], None]) -> None:
+    def __init__(
+        self, core: Core, principal: Principal, exchange: Exchange, malformed: Callable[[], None], address: str
+    ) -> None:
         self.exchange = exchange
         self.meter = Meter(core.policy.limits)
         self.connection = DuplexConnection(
-            core, self.send, principal=principal, drain=exchange.drain, malformed=malformed
+            core, self.send, principal=principal, drain=exchange.drain, malformed=malformed, address=address
         )
         self.timer: asyncio.TimerHandle | None = None
 
@@ -89,7 +91,13 @@ class HttpSse:
         if b"text/event-stream" not in accept and b"*/*" not in accept:
             raise BadRequest("Accept must list text/event-stream", status=406)
         session = Session(secrets.token_urlsafe(32), cast("Revision", get(_REVISION)), head.principal, {}, None)
-        session.extra = _Stream(self._core, head.principal, exchange, lambda: self._malformed(session))
+        session.extra = _Stream(
+            self._core,
+            head.principal,
+            exchange,
+            lambda: self._malformed(session),
+            head.client or head.peer.address,
+        )
         self.store.add(session)
         exchange.start_stream()
         exchange.on_gone = lambda: self.store.remove(session)

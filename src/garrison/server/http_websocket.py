@@ -55,12 +55,13 @@ class WebSocketDoor:
 
         fields = accept(head, self._config)
         principal, peer, credential = head.principal, head.peer, head.credential
+        address = head.client or peer.address
 
         def take(guests: Guests, place: Place) -> Guest:
             return WebSocketShell(
                 guests,
                 place,
-                lambda shell: _conversation(self._core, shell, principal, credential),
+                lambda shell: _conversation(self._core, shell, principal, credential, address),
                 limits=self._limits,
                 address=peer.address,
                 compression=b"permessage-deflate" in fields,
@@ -70,8 +71,10 @@ class WebSocketDoor:
         return fields, take
 
 
-def _conversation(core: Core, shell: Shell, principal: Principal, credential: Credential | None) -> DuplexConnection:
-    connection = duplex(core, shell, principal)
+def _conversation(
+    core: Core, shell: Shell, principal: Principal, credential: Credential | None, address: str
+) -> DuplexConnection:
+    connection = duplex(core, shell, principal, address=address)
     connection.authenticated(principal, credential)
     return connection
 
@@ -115,7 +118,8 @@ async def serve_asgi(
         socket = AsgiSocket(
             limits_for(core.policy.limits, config), core.policy.timeouts, meter, peer.address, head.credential
         )
-        socket.connect(lambda shell: _conversation(core, shell, head.principal, head.credential))
+        address = head.client or peer.address
+        socket.connect(lambda shell: _conversation(core, shell, head.principal, head.credential, address))
         site.sockets.add(socket)  # before anything is waited for: others are counting too
     except Refused as exc:
         exc.peer = peer.address

@@ -16,7 +16,9 @@ from typing import Annotated, Literal, Union, cast, get_args, get_origin
 
 import msgspec
 
-__all__ = ["leaves", "is_exact", "published", "tidy", "unwrap_optional"]
+from ..safe.parameter import Parameter
+
+__all__ = ["decoded", "each_subschema", "leaves", "is_exact", "published", "tidy", "unwrap_optional"]
 
 _ANY = "x-any"
 """Marks what `object` stands for while the schema is made: an empty schema counts as none."""
@@ -91,7 +93,22 @@ def _quiet(metadata: object) -> bool:
 def _hook(kind: type) -> dict[str, object]:
     if kind is object:
         return {_ANY: True}
+    if issubclass(kind, Parameter):
+        return kind.json_schema()
     raise NotImplementedError
+
+
+def decoded(kind: type, value: object) -> object:
+    """A value of a type that msgspec does not know.
+
+    Raises:
+        ParameterError: it breaks a rule of the type.
+    """
+    if issubclass(kind, Parameter):
+        return kind.from_json(value)
+    if kind is object:
+        return value
+    raise NotImplementedError(kind.__name__)
 
 
 def published(annotation: object) -> dict[str, object]:
@@ -146,7 +163,7 @@ def _tidy(schema: object, definitions: dict[str, object], name: str | None = Non
     members = node.get("properties")
     if isinstance(members, dict):
         node["properties"] = {n: _untitled(n, c) for n, c in cast("dict[str, object]", members).items()}
-    _each(node, lambda child: _tidy(child, definitions))
+    each_subschema(node, lambda child: _tidy(child, definitions))
     return node
 
 
@@ -159,7 +176,7 @@ def _untitled(name: str, child: object) -> object:
     return {key: value for key, value in schema.items() if key != "title" or value != spelled}
 
 
-def _each(node: dict[str, object], change: Callable[[object], object]) -> None:
+def each_subschema(node: dict[str, object], change: Callable[[object], object]) -> None:
     """Replaces every subschema of a schema."""
     for key in _ONE:
         child = node.get(key)
@@ -186,7 +203,7 @@ def _references(schema: object) -> list[str]:
         reference = copy.get("$ref")
         if isinstance(reference, str):
             found.append(reference.removeprefix("#/$defs/"))
-        _each(copy, look)
+        each_subschema(copy, look)
         return copy
 
     look(schema)

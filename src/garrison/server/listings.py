@@ -105,7 +105,7 @@ class Listings:
             ttl_ms=self._ttl_ms,
             cache_scope=self._scope,
         )
-        return self._wire.struct("server/discover", result, revision)
+        return self._wire.own("server/discover", result, revision)
 
     def initialize(self, revision: Revision) -> bytes:
         """The result of `initialize`."""
@@ -179,7 +179,7 @@ class Listings:
             payload, binding = _PLACE.pack(end, self._version), self._binding(method, whose)
             result["nextCursor"] = self._sealer().seal(_PURPOSE, payload, binding=binding, expires=now + _CURSOR_LIFE)
             until = now + _CURSOR_LIFE / 2
-        return until, self._wire.struct(method, result, revision)
+        return until, self._wire.own(method, result, revision)
 
     def _binding(self, method: str, whose: str) -> bytes:
         """What a cursor belongs to."""

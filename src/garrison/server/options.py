@@ -10,9 +10,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from ..audit.contract import Sink
     from ..auth.resource.server import ResourceServer
+    from ..gate.shared_rates import SharedRates
     from ..policy import SecurityPolicy
+    from ..policy.rates import Rate
     from ..protocol.types import Annotations, CacheScope, Icon, ServerCapabilities, ToolAnnotations
+    from .idempotency import Outcomes
     from .states import Replays
 
 __all__ = ["PromptOptions", "ResourceOptions", "ServerOptions", "ToolOptions"]
@@ -39,6 +43,25 @@ class ToolOptions(AccessOptions, total=False):
     """Seconds for one run; `Timeouts.handler` when not given."""
     inline: bool
     """A synchronous function runs on the event loop instead of in a thread: only for what returns at once."""
+    coerce: bool
+    """True: text is converted to numbers and booleans where the parameter wants them."""
+    destructive: bool
+    """It destroys or changes something for good. Published as an annotation; who asked confirms each call, and while
+    calls cannot be recorded it is not done."""
+    confirm: bool | str
+    """Whether who asked confirms each call, or the words in which to ask; as `destructive` says where not given."""
+    idempotent_by: str
+    """The parameter whose value names one deed: a call that repeats it gets the first result, and does nothing."""
+    rate: Rate
+    """How often one caller may call it, beside `SecurityPolicy.rates`."""
+    cost: int
+    """How many calls one counts for."""
+    concurrency: int
+    """Calls of it under way at once, all callers together."""
+    dangerously_raw_text: str
+    """Why its text leaves with control and invisible characters as they are."""
+    inert_markdown: bool
+    """Images, links and HTML in its text are written so that nothing fetches or follows them."""
 
 
 class ResourceOptions(AccessOptions, total=False):
@@ -92,3 +115,6 @@ class ServerOptions(TypedDict, total=False):
     capabilities: ServerCapabilities
     auth: ResourceServer
     authorize: Authorize
+    audit: Sink
+    rate_store: SharedRates
+    outcomes: Outcomes

@@ -11,6 +11,7 @@ Spec: 2026-07-28 server/tools, "Structured Content" and "Output Schema".
 from __future__ import annotations
 
 import copy
+import sys
 import types
 from collections.abc import Mapping
 from typing import Any, cast, get_origin
@@ -31,7 +32,7 @@ _HEAD = b'{"result":'
 class Output:
     """The output schema of one tool and the way of its values into it."""
 
-    __slots__ = ("_adapter", "_enforced", "_plain", "_schema", "definition", "tool", "wrapped")
+    __slots__ = ("_adapter", "_enforced", "_schema", "definition", "plain", "tool", "wrapped")
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class Output:
         self.definition = definition
         self.wrapped = wrapped
         self._enforced = copy.deepcopy(definition) if schema is None else definition
-        self._plain = plain
+        self.plain = plain
         self._adapter = adapter
         self._schema = schema
 
@@ -58,7 +59,7 @@ class Output:
             InternalError: the value does not fit the schema.
         """
         kind = cast("object", type(value))
-        if kind is self._plain:
+        if kind is self.plain:
             if kind is int:
                 return b'{"result":%d}' % value
             if kind is str:
@@ -156,6 +157,9 @@ def _is_content(leaf: object) -> bool:
     from ..protocol import types as protocol
     from .results import ToolOutput
 
+    marked = sys.modules.get("garrison.gate.untrusted")  # an annotation that names it has loaded it
+    if marked is not None and leaf is marked.Untrusted:
+        return True
     return any(
         leaf is kind
         for kind in (

@@ -13,19 +13,24 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import msgspec
+
 from ..errors import RegistrationError
 from ..protocol.headers import MirrorError, mirrors
 from ..protocol.types import Prompt, Resource, ResourceTemplate, Tool
 from .depends import provider_of
 from .sensitive import looks_secret
+from .tool_policy import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ..protocol.headers import Mirror
     from ..protocol.types import CacheScope
+    from .bounds import Bounds
     from .rules import Rule
     from .signature import Signature
+    from .tool_policy import ToolPolicy
 
 __all__ = [
     "Completer",
@@ -58,7 +63,7 @@ def check_name(kind: str, name: str) -> str:
 class Entry:
     """What all registered functions have in common."""
 
-    __slots__ = ("fn", "inline", "once", "provided", "rule", "signature", "timeout")
+    __slots__ = ("asks", "fn", "inline", "keyed", "once", "provided", "reading", "rule", "signature", "timeout")
 
     def __init__(self, fn: Callable[..., object], signature: Signature, timeout: float | None, inline: bool) -> None:
         if inline and signature.is_async:
@@ -67,27 +72,46 @@ class Entry:
         self.signature = signature
         self.timeout = timeout
         self.inline = inline
+        self.reading: Callable[..., Signature] | None = None
+        """Reads the signature of the function anew, with other `bounds`; None where there is nothing to bound."""
         self.rule: Rule | None = None
         """Who may use it; None where nothing was said."""
         self.once = False
         """A state of it opens once."""
+        self.asks = False
+        """Who calls it is asked first."""
+        self.keyed = False
+        """It is done once for an idempotency key."""
         self.provided = any(provider_of(annotation) is not None for _, annotation in signature.injected)
 
 
 class ToolEntry(Entry):
     """A tool: its definition and the function behind it."""
 
-    __slots__ = ("definition", "direct", "mirrors", "name", "publishes")
+    __slots__ = ("definition", "direct", "mirrors", "name", "policy", "publishes")
 
     def __init__(
-        self, definition: Tool, fn: Callable[..., object], signature: Signature, timeout: float | None, inline: bool
+        self,
+        definition: Tool,
+        fn: Callable[..., object],
+        signature: Signature,
+        timeout: float | None,
+        inline: bool,
+        policy: ToolPolicy = PLAIN,
     ) -> None:
         super().__init__(fn, signature, timeout, inline)
         self.name = check_name("tool", definition.name)
         self.definition = definition
+        self.policy = policy
+        key = policy.idempotent_by
+        if key is not None and not any(p.name == key for p in signature.parameters):
+            raise RegistrationError(f"tool {self.name!r}: idempotent_by={key!r} is none of its parameters")
         hints = definition.annotations
-        self.once = hints is not None and (hints.destructive_hint is True or hints.idempotent_hint is False)
-        self.direct = inline and not signature.injected
+        irreversible = hints is not None and (hints.destructive_hint is True or hints.idempotent_hint is False)
+        self.asks = bool(policy.confirm)
+        self.once = irreversible or self.asks
+        self.keyed = policy.idempotent_by is not None
+        self.direct = inline and not signature.injected and not policy.guarded and policy.concurrency is None
         self.publishes = signature.output_schema is not None
         try:
             self.mirrors: tuple[Mirror, ...] = mirrors(definition.input_schema)
@@ -162,6 +186,7 @@ class TemplateEntry(Entry):
                 f"resource template {definition.uri_template!r}: parameter {unknown[0]!r} is no variable of it"
             )
         self._wanted = names
+        signature.text_arguments()
 
     def bind(self, uri: str, values: dict[str, str | list[str]]) -> dict[str, object]:
         """Keyword arguments for the handler, which takes the variables it names, and `uri` if it names that.
@@ -252,6 +277,16 @@ class Registry:
         yield from ((f"resource {uri!r}", entry) for uri, entry in self.resources.items())
         yield from ((f"resource template {uri!r}", entry) for uri, entry in self.templates.items())
         yield from ((f"prompt {name!r}", entry) for name, entry in self.prompts.items())
+
+    def rebound(self, bounds: Bounds) -> None:
+        """Read every signature again: other bounds hold for arguments whose author set none."""
+        for _, entry in self.entries():
+            if entry.reading is not None:
+                entry.signature = entry.reading(bounds=bounds)
+                if isinstance(entry, ToolEntry):
+                    schema = entry.signature.input_schema
+                    entry.definition = msgspec.structs.replace(entry.definition, input_schema=schema)
+        self.changed("tools")
 
     def remove(self, kind: str, name: str) -> None:
         """Take a tool, resource, template or prompt away.

@@ -2,7 +2,7 @@
 
 Rules of this file:
 - A tool's structured value is encoded once and stands in the result as JSON; its text form is made from the same bytes.
-- Text that leaves walks through `clean`, the one place where output hygiene stands.
+- What a handler made goes through `outgoing`, the one place where what leaves is looked at.
 - What is constant in a result is bytes made at start.
 
 Spec: 2026-07-28 server/tools "Tool Result", server/resources, server/prompts.
@@ -10,12 +10,13 @@ Spec: 2026-07-28 server/tools "Tool Result", server/resources, server/prompts.
 
 from __future__ import annotations
 
+import sys
 from binascii import b2a_base64
 from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 
-from ..errors import InternalError, ToolError
+from ..errors import InternalError
 from ..protocol.json import encode, encode_text
 from ..protocol.types import (
     AudioContent,
@@ -30,16 +31,21 @@ from ..protocol.types import (
     TextContent,
     TextResourceContents,
 )
-from .disclosure import disclose
+from .disclosure import for_model
+from .outgoing import Outgoing
+from .tool_policy import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ..gate.untrusted import Untrusted
+    from ..policy import SecurityPolicy
     from ..protocol.revisions import Revision
     from ..protocol.types import CacheScope, ContentBlock
     from ..protocol.types import ResourceContents as Contents
+    from .call import Call
     from .registry import ToolEntry
-    from .signature import Signature
+    from .tool_policy import ToolPolicy
 
 __all__ = ["ResourceContents", "ToolOutput", "Wire", "prompt_result", "resource_result"]
 
@@ -108,77 +114,130 @@ class ResourceContents:
 
 
 class Wire:
-    """Writes results in the shape of a revision."""
+    """Writes results in the shape of a revision.
 
-    __slots__ = ("_meta", "_modern_head", "_modern_tail", "clean", "server_info")
+    Args:
+        server_info: how the server names itself.
+        policy: how what leaves is looked at.
+    """
 
-    def __init__(self, server_info: dict[str, object], clean: Callable[[str], str] | None = None) -> None:
+    __slots__ = ("_meta", "_modern_head", "_modern_tail", "_outgoing", "_policy", "_special", "server_info")
+
+    def __init__(self, server_info: dict[str, object], policy: Callable[[], SecurityPolicy]) -> None:
         self.server_info = server_info
-        self.clean = clean
-        self._meta = {"io.modelcontextprotocol/serverInfo": server_info}
+        self._policy = policy
+        self._outgoing: Outgoing | None = None
+        self._special: dict[ToolPolicy, Outgoing] = {}
+        self._meta: dict[str, object] = {"io.modelcontextprotocol/serverInfo": server_info}
         self._modern_head = b'{"resultType":"complete",'
         self._modern_tail = b',"_meta":' + encode(self._meta) + b"}"
 
-    def tool_value(self, signature: Signature, value: object, revision: Revision) -> bytes:
+    def start(self) -> None:
+        """Take the policy as it now is."""
+        self._outgoing = None
+        self._special = {}
+
+    @property
+    def outgoing(self) -> Outgoing:
+        """What looks at text that leaves."""
+        return self._looks()
+
+    def _looks(self, tool: ToolEntry | None = None) -> Outgoing:
+        if tool is None or not (tool.policy.raw_text or tool.policy.inert_markdown):
+            if self._outgoing is None:
+                self._outgoing = Outgoing(self._policy())
+            return self._outgoing
+        special = self._special.get(tool.policy)
+        if special is None:
+            special = self._special[tool.policy] = Outgoing(self._policy(), tool.policy)
+        return special
+
+    def tool_value(self, tool: ToolEntry, value: object, revision: Revision) -> bytes:
         """The result of a tool that publishes an output schema and returned a plain value."""
+        looks, signature = self._outgoing, tool.signature
+        if looks is None or tool.policy is not PLAIN:
+            looks = self._looks(tool)
         kind = type(value)
-        structured = signature.to_structured(value)
+        notes: dict[str, object] = {}
         if kind is str:
             plain = cast("str", value)
-            text = encode_text(plain if self.clean is None else self.clean(plain))
-        elif kind is int:
-            text = b'"%d"' % value
+            if len(plain) > looks.short or not looks.is_plain(plain, text := encode_text(plain)):
+                value = looks.block(plain, notes)
+                text = encode_text(value)
+            structured = b'{"result":%b}' % text if signature.gives_text else signature.to_structured(value)
         else:
-            inner = signature.text_of(structured).decode()
-            text = encode_text(inner if self.clean is None else self.clean(inner))
+            structured = signature.to_structured(value)
+            if kind is int:
+                text = b'"%d"' % value
+            else:
+                structured = looks.structured(structured, notes)
+                text = encode_text(looks.block(signature.text_of(structured).decode(), notes))
         if revision.modern:
-            return b'%b"content":[{"type":"text","text":%b}],"structuredContent":%b%b' % (
+            tail = self._tail(notes) if notes else self._modern_tail
+            result = b'%b"content":[{"type":"text","text":%b}],"structuredContent":%b%b' % (
                 self._modern_head,
                 text,
                 structured,
-                self._modern_tail,
+                tail,
             )
-        if revision.structured_content:
-            return b'{"content":[{"type":"text","text":%b}],"structuredContent":%b}' % (text, structured)
-        return b'{"content":[{"type":"text","text":%b}]}' % text
+        else:
+            meta = b',"_meta":' + encode(notes) if notes else b""
+            if revision.structured_content:
+                result = b'{"content":[{"type":"text","text":%b}],"structuredContent":%b%b}' % (text, structured, meta)
+            else:
+                result = b'{"content":[{"type":"text","text":%b}]%b}' % (text, meta)
+        return result if len(result) <= looks.most else looks.whole(result)
+
+    def _tail(self, notes: dict[str, object]) -> bytes:
+        return b',"_meta":' + encode({**notes, **self._meta}) + b"}"
 
     def tool_result(self, tool: ToolEntry, value: object, revision: Revision) -> bytes:
-        """The result of a tool that returned `value`."""
-        if tool.publishes and type(value) is not ToolOutput and type(value) is not CallToolResult:
-            return self.tool_value(tool.signature, value, revision)
-        return self.tool_output(tool.signature, value, revision)
+        """The result of a tool that returned `value`.
 
-    def tool_failure(self, name: str, error: BaseException, revision: Revision) -> bytes:
+        Raises:
+            OutputRefused: it must not leave.
+        """
+        if tool.publishes and type(value) is not ToolOutput and type(value) is not CallToolResult:
+            return self.tool_value(tool, value, revision)
+        return self.tool_output(tool, value, revision)
+
+    def tool_failure(self, name: str, error: BaseException, call: Call) -> bytes:
         """The result of a tool that raised: an error for the model to read.
 
         Raises:
             McpError: the tool raised it for the client.
         """
-        if isinstance(error, ToolError):
-            return self.tool_error(str(error), revision)
-        told = disclose(error, f"tool {name}")
-        if told is error:
-            raise told
-        data = cast("dict[str, str]", told.data or {})
-        reference = f" (error id {data['errorId']})" if data else ""
-        return self.tool_error(told.message + reference, revision)
+        return self.tool_error(for_model(error, f"tool {name}", call), call.revision)
 
     def tool_error(self, text: str, revision: Revision) -> bytes:
-        """A result with `isError` for the model to read."""
-        shown = encode_text(text if self.clean is None else self.clean(text))
+        """A result with `isError` for the model to read, of a text that `disclosure` gave."""
+        notes: dict[str, object] = {}
+        shown = encode_text(self._looks().block(text, notes))
         if revision.modern:
             return b'%b"content":[{"type":"text","text":%b}],"isError":true%b' % (
                 self._modern_head,
                 shown,
-                self._modern_tail,
+                self._tail(notes) if notes else self._modern_tail,
             )
-        return b'{"content":[{"type":"text","text":%b}],"isError":true}' % shown
+        meta = b',"_meta":' + encode(notes) if notes else b""
+        return b'{"content":[{"type":"text","text":%b}],"isError":true%b}' % (shown, meta)
 
-    def struct(self, method: str, result: object, revision: Revision) -> bytes:
-        """Any result: a struct or builtins of the newest shape."""
+    def struct(self, method: str, result: object, revision: Revision, tool: ToolEntry | None = None) -> bytes:
+        """A result that a handler made: a struct or builtins of the newest shape.
+
+        Raises:
+            OutputRefused: it must not leave.
+        """
+        looks, notes = self._looks(tool), dict[str, object]()
+        plain = looks.result(cast("dict[str, object]", msgspec.to_builtins(result)), notes)
+        if notes:
+            meta = plain.get("_meta")
+            plain["_meta"] = {**cast("dict[str, object]", meta), **notes} if isinstance(meta, dict) else notes
+        return looks.whole(self.own(method, plain, revision))
+
+    def own(self, method: str, result: object, revision: Revision) -> bytes:
+        """A result of the server's own words: listings, discovery."""
         plain = cast("dict[str, object]", msgspec.to_builtins(result))
-        if self.clean is not None:
-            plain = cast("dict[str, object]", _map_text(plain, self.clean))
         if not revision.modern:
             return encode(revision.result(method, plain))
         plain.setdefault("resultType", "complete")
@@ -186,11 +245,12 @@ class Wire:
         plain["_meta"] = {**meta, **self._meta} if isinstance(meta, dict) else self._meta
         return encode(plain)
 
-    def tool_output(self, signature: Signature, value: object, revision: Revision) -> bytes:
+    def tool_output(self, tool: ToolEntry, value: object, revision: Revision) -> bytes:
         """The result of a tool that returned content, a `ToolOutput`, a `CallToolResult` or nothing.
 
         Raises:
             InternalError: the value is none of these, or structured content does not fit the output schema.
+            OutputRefused: it must not leave.
         """
         if isinstance(value, ToolOutput):
             result = CallToolResult(
@@ -203,34 +263,38 @@ class Wire:
             result = value
         elif value is None:
             result = CallToolResult(content=[])
-        elif isinstance(value, str):
-            result = CallToolResult(content=[TextContent(value)])
-        elif isinstance(value, _CONTENT):
-            result = CallToolResult(content=[value])
-        elif (blocks := _blocks(value)) is not None:
+        elif (blocks := _blocks(value, self._looks(tool))) is not None:
             result = CallToolResult(content=blocks)
         elif isinstance(value, (bytes, bytearray, memoryview)):
             raise InternalError(detail="a tool returned bytes; return ImageContent, AudioContent or EmbeddedResource")
         else:
             result = CallToolResult(content=[TextContent(encode(value).decode())])
-        if signature.output_schema is not None and not result.is_error:
-            signature.check_structured(result.structured_content)
-        return self.struct("tools/call", result, revision)
+        if tool.signature.output_schema is not None and not result.is_error:
+            tool.signature.check_structured(result.structured_content)
+        return self.struct("tools/call", result, revision, tool)
 
 
-def _blocks(value: object) -> list[ContentBlock] | None:
-    """The content in a list of texts and content, or None for any other value."""
-    if not isinstance(value, (list, tuple)):
-        return None
+def _blocks(value: object, looks: Outgoing) -> list[ContentBlock] | None:
+    """The content in texts and content, one or several, or None for any other value."""
+    items = list(cast("Sequence[object]", value)) if isinstance(value, (list, tuple)) else [value]
     blocks: list[ContentBlock] = []
-    for item in cast("Sequence[object]", value):
-        if isinstance(item, str):
-            blocks.append(TextContent(item))
-        elif isinstance(item, _CONTENT):
-            blocks.append(item)
-        else:
+    for item in items:
+        block = _block(item, looks)
+        if block is None:
             return None
+        blocks.append(block)
     return blocks
+
+
+def _block(item: object, looks: Outgoing) -> ContentBlock | None:
+    if isinstance(item, str):
+        return TextContent(item)
+    if isinstance(item, _CONTENT):
+        return item
+    marked = sys.modules.get("garrison.gate.untrusted")  # whoever made such a value has loaded it
+    if marked is not None and isinstance(item, marked.Untrusted):
+        return looks.quote(cast("Untrusted[object]", item))
+    return None
 
 
 def resource_result(
@@ -284,13 +348,3 @@ def _message(value: object) -> PromptMessage:
     if isinstance(value, _CONTENT):
         return PromptMessage(role="user", content=value)
     raise InternalError(detail=f"a prompt returned {type(value).__name__}; return str, PromptMessage or content")
-
-
-def _map_text(value: object, clean: Callable[[str], str]) -> object:
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, dict):
-        return {k: _map_text(v, clean) for k, v in cast("dict[str, object]", value).items()}
-    if isinstance(value, list):
-        return [_map_text(item, clean) for item in cast("list[object]", value)]
-    return value

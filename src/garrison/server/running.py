@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
-from ..errors import InternalError, McpError
+from ..errors import McpError
 from ..protocol.envelope import encode_result
 from .disclosure import disclose, encode_failure
 
@@ -72,7 +72,7 @@ class Running:
     def refuse(self, error: McpError) -> None:
         """Answer with this error instead of running."""
         self._coroutine.close()
-        disclose(error, self.call.method)
+        disclose(error, self.call.method, self.call)
         self._answer(error.http_status, encode_failure(self.call.id, error, self.call.revision), error)
 
     def start(self, loop: asyncio.AbstractEventLoop, on_end: Callable[[], None]) -> None:
@@ -109,11 +109,10 @@ class Running:
                     self._end()
                 raise
             # Not cancelled: the handler let the cancellation of something of its own through.
-            failure = disclose(exc, call.method)
+            failure = disclose(exc, call.method, call)
             status, body = failure.http_status, encode_failure(call.id, failure, call.revision)
         except BaseException as exc:  # noqa: BLE001 - nothing a handler does may end the loop that serves the others
-            told = type(exc) is not InternalError and isinstance(exc, McpError)
-            failure = cast("McpError", exc) if told else disclose(exc, call.method)
+            failure = disclose(exc, call.method, call)
             status, body = failure.http_status, encode_failure(call.id, failure, call.revision)
         if not self.ended:
             self._answer(status, body, failure)
@@ -162,7 +161,7 @@ class Running:
         """The time is up: answer now, whatever the handler does with its cancellation."""
         self._timer = None
         call, task = self.call, self.task
-        error = disclose(TimeoutError(), call.method)
+        error = disclose(TimeoutError(), call.method, call)
         self._answer(error.http_status, encode_failure(call.id, error, call.revision), error)
         if task is not None:
             task.cancel()

@@ -11,6 +11,7 @@ __all__ = ["looks_secret"]
 
 _SECRET = re.compile(
     r"pass[ _-]?(?:word|wd|phrase|code)|secret|credential|(?:private|api|access)[ _-]?key|\btokens?\b|_token|token_"
+    r"|credit[ _-]?card|card[ _-]?(?:number|no\b)|\biban\b|pin[ _-]?(?:code|number)|security[ _-]?code"
     r"|\bcvv\b|\bcvc\b|\botp\b|\bpwd\b|\bssn\b",
     re.IGNORECASE,
 )

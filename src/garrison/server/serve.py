@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine, Mapping
 
-    from ..policy import SecurityPolicy
     from ..policy.tls import TlsServerConfig
     from ..policy.transports import UnixSocketConfig, WebSocketConfig
     from ..transports.flood import Place
@@ -51,10 +50,13 @@ __all__ = [
 _MIN_TOKEN: Final = 16
 
 
-def record_relaxations(policy: SecurityPolicy) -> None:
-    """Write every relaxation of a policy down, with its reason."""
-    for name, reason in policy.relaxations.items():
+def record_relaxations(server: Server) -> None:
+    """Write every relaxation of a server and its tools down, with its reason."""
+    for name, reason in server.policy.relaxations.items():
         events.record("policy.relaxed", f"{name}: {reason}")
+    for tool in server.registry.tools.values():
+        if tool.policy.raw_text:
+            events.record("policy.relaxed", f"dangerously_raw_text of tool {tool.name!r}: {tool.policy.raw_text}")
 
 
 def run_stdio(server: Server) -> None:
@@ -68,8 +70,8 @@ def run_stdio(server: Server) -> None:
         finally:
             await core.close()
 
-    record_relaxations(server.policy)
     core = server.core()
+    record_relaxations(server)
     reading, writing = reserve()
     shell = stdio_shell(core, reading, writing)
     try:
@@ -116,8 +118,10 @@ class Shell(Protocol):
         ...
 
 
-def duplex(core: Core, shell: Shell, principal: Principal, message_bytes: int | None = None) -> DuplexConnection:
-    """The server's side of a connection on which both speak at any time; `message_bytes` as for `DuplexConnection`."""
+def duplex(
+    core: Core, shell: Shell, principal: Principal, message_bytes: int | None = None, *, address: str = ""
+) -> DuplexConnection:
+    """The server's side of a connection on which both speak at any time; the rest as for `DuplexConnection`."""
     from .duplex import DuplexConnection
 
     return DuplexConnection(
@@ -129,6 +133,7 @@ def duplex(core: Core, shell: Shell, principal: Principal, message_bytes: int | 
         congested=lambda: shell.congested,
         malformed=shell.malformed,
         message_bytes=message_bytes,
+        address=address,
     )
 
 
@@ -240,7 +245,6 @@ class HttpServing:
         from .site import HttpSite
 
         policy = self.server.policy
-        record_relaxations(policy)
         tls, identity = self._secured()
         self._site = HttpSite(
             self.server,
@@ -252,6 +256,7 @@ class HttpServing:
             identity=identity,
         )
         self.core = self._site.core
+        record_relaxations(self.server)  # by now the server's audit hears it
         self.legacy = self._site.legacy
         sockets = self._sockets or await self._bound()
         self.listener = HttpListener(
@@ -378,9 +383,9 @@ class UnixServing:
         from ..transports.unix import bind
 
         policy = self.server.policy
-        record_relaxations(policy)
         self._socket = bind(self.config, unsafe_reason=policy.dangerously_allow_unsafe_socket_path)
         self.core = self.server.core()
+        record_relaxations(self.server)
         limits = limits_for(policy.limits, self.config)
         self.listener = Listener(limits, policy.timeouts, self.core.floods, admit=self._socket.admit)
         self.listener.arrive = self._arrive
@@ -399,7 +404,7 @@ class UnixServing:
         place.let_in()  # the kernel has said who it is
         most = self.listener.limits.message_bytes
         principal = Principal(f"uid:{peer.uid}", owner=peer.uid == os.geteuid(), local=True)
-        return UnixShell(self.listener, place, lambda shell: duplex(self.core, shell, principal, most))
+        return UnixShell(self.listener, place, lambda shell: duplex(self.core, shell, principal, most, address="unix"))
 
     async def __aenter__(self) -> UnixServing:
         await self.start()
@@ -448,7 +453,7 @@ def run_http(
             serve_with_workers(
                 workers,
                 sockets,
-                lambda: _run_until_signal(serving.start, serving.close),
+                lambda number: _run_worker(server, serving, number),
                 server.policy.timeouts.shutdown,
             )
         finally:
@@ -460,6 +465,18 @@ def run_http(
         announce(serving)
 
     _run_until_signal(start, serving.close)
+
+
+def _run_worker(server: Server, serving: HttpServing, number: int) -> None:
+    """Serve as one of several processes, each with a file of its own where the audit has files."""
+    from .recording import open_sink
+
+    open_sink(server.audit, f"w{number}")
+    try:
+        _run_until_signal(serving.start, serving.close)
+    finally:
+        if server.audit is not None:
+            server.audit.close()
 
 
 def run_unix(

@@ -54,6 +54,7 @@ class Session:
     __slots__ = (
         "_asks",
         "_next",
+        "address",
         "began",
         "capabilities",
         "client_info",
@@ -77,6 +78,8 @@ class Session:
         self.client_info = client_info
         self.credential: Credential | None = None
         """What its last request showed."""
+        self.address = ""
+        """Where its last request came from, over HTTP."""
         self.log_level: int | None = LOGGING_LEVELS["info"]
         self.began = self.used = time.monotonic()
         self.listener: Listener | None = None
@@ -126,6 +129,9 @@ class SessionStore:
 
     def __init__(self, limits: Limits, timeouts: Timeouts) -> None:
         self._most = limits.sessions
+        self._most_each = limits.sessions_per_principal
+        self._counts: dict[str, int] = {}
+        """Account -> its sessions; who has none is not there."""
         self._idle = timeouts.session_idle
         self._longest = timeouts.session_max
         self._sessions: dict[str, Session] = {}
@@ -140,13 +146,18 @@ class SessionStore:
         """Keep a session.
 
         Raises:
-            Overloaded: there are `Limits.sessions` already, none of them idle too long or too old.
+            Overloaded: there are `Limits.sessions` already, or `Limits.sessions_per_principal` of this principal, none
+                of them idle too long or too old.
         """
-        if len(self._sessions) >= self._most:
+        account = session.principal.account
+        if len(self._sessions) >= self._most or self._counts.get(account, 0) >= self._most_each:
             self.sweep()
             if len(self._sessions) >= self._most:
                 raise Overloaded("Too many sessions", hint="Limits.sessions, Timeouts.session_idle")
+            if self._counts.get(account, 0) >= self._most_each:
+                raise Overloaded("Too many sessions", hint="Limits.sessions_per_principal, Timeouts.session_idle")
         self._sessions[session.id] = session
+        self._counts[account] = self._counts.get(account, 0) + 1
 
     def get(self, id: str, principal: Principal, credential: Credential | None = None) -> Session | None:
         """The principal's session of this id. Someone else's is as unknown as an invented one.
@@ -171,6 +182,10 @@ class SessionStore:
     def remove(self, session: Session) -> None:
         """End a session."""
         if self._sessions.pop(session.id, None) is not None:
+            account = session.principal.account
+            self._counts[account] -= 1
+            if not self._counts[account]:
+                del self._counts[account]
             session.close()
             self.on_close(session)
 
@@ -289,7 +304,7 @@ class LegacyDoor:
             session.client_info,
             session.log_level,
         )
-        call.credential = session.credential
+        call.credential, call.address = session.credential, session.address
         meta = request.params.get("_meta")
         if type(meta) is dict:
             optional_fields(call, cast("dict[str, object]", meta))

@@ -26,7 +26,9 @@ import msgspec
 
 from ..errors import InternalError, InvalidArguments, RegistrationError
 from ..protocol.schema import Schema, SchemaError
+from ..safe.parameter import ParameterError
 from . import json_types, outputs, pydantic_types
+from .bounds import Bounds, bound, bounded
 
 if typing.TYPE_CHECKING:
     from .text_arguments import TextArguments
@@ -102,6 +104,7 @@ class Signature:
         name: str,
         inject: Callable[[object], bool] = lambda annotation: False,
         strict: bool = True,
+        bounds: Bounds | None = None,
         input_schema: Mapping[str, object] | None = None,
         output_schema: Mapping[str, object] | None = None,
         structured_output: bool = True,
@@ -114,6 +117,7 @@ class Signature:
             inject: tells whether the server fills a parameter with this annotation. Optional annotations are asked
                 without `None` too.
             strict: `False` converts text to numbers and booleans where the type wants them.
+            bounds: on texts and arrays whose author set none; None: there are none. A schema by hand is left as it is.
             input_schema: published as it is, instead of what the annotations say. Arguments go in by name, or as one
                 dictionary when the function has a single parameter annotated `dict`.
             output_schema: published as it is, instead of what the return annotation says.
@@ -139,7 +143,7 @@ class Signature:
             made.bind = _by_hand(made, reader, schema)
             return made
         parameters = reader.parameters()
-        shape = _Shape(reader, parameters)
+        shape = _Shape(reader, parameters, bounds)
         schema = None if shape.exact else reader.compile(shape.schema)
         made = cls(name, reader.description, parameters, reader.injected, shape.schema, schema, output, reader.is_async)
         made.bind = _by_struct(made, shape, schema, strict=strict)
@@ -149,6 +153,11 @@ class Signature:
     def output_schema(self) -> dict[str, object] | None:
         """The published output schema, or `None`."""
         return None if self._output is None else self._output.definition
+
+    @property
+    def gives_text(self) -> bool:
+        """Whether the output schema is that of a plain text."""
+        return self._output is not None and self._output.plain is str
 
     def to_structured(self, value: object) -> bytes:
         """The structured content of a returned value, as JSON.
@@ -199,8 +208,13 @@ class Signature:
 
 def _told_by(cause: Exception | None) -> str:
     """What a conversion error says, without anything of the value."""
+    if isinstance(cause, ParameterError):
+        return str(cause)
     text = str(cause) if isinstance(cause, msgspec.ValidationError) else ""
     place = _PLACE.fullmatch(text)
+    rule = None if cause is None else cause.__cause__
+    if place is not None and isinstance(rule, ParameterError):
+        return f"{place[1].removeprefix('.')}: {rule}"
     if place is None:
         return _UNFIT
     where = place[1].removeprefix(".")
@@ -332,13 +346,14 @@ def _allows_none(annotation: object) -> bool:
 class _Shape:
     """The generated struct of a function's parameters, its schema, and what conversion leaves to do."""
 
-    def __init__(self, reader: _Reader, parameters: tuple[Parameter, ...]) -> None:
+    def __init__(self, reader: _Reader, parameters: tuple[Parameter, ...], bounds: Bounds | None) -> None:
         self.adapters: dict[str, pydantic_types.Adapter] = {}
         fields: list[tuple[str, object, object]] = []
         details: dict[str, dict[str, object]] = {}
         for p in parameters:
             try:
                 annotation = self._kind(p, details)
+                annotation = annotation if bounds is None else bounded(annotation, bounds)
                 default = msgspec.NODEFAULT if p.required else p.default
                 fields.append((p.name, annotation, _field(default)))
                 json_types.published(annotation)
@@ -350,6 +365,7 @@ class _Shape:
             self.struct = msgspec.defstruct(f"{reader.name}Arguments", fields, kw_only=True, forbid_unknown_fields=True)
             self.schema = json_types.published(self.struct)
             self._finish(parameters, details)
+            self.schema = self.schema if bounds is None else bound(self.schema, bounds)
         except (TypeError, ValueError) as exc:
             raise RegistrationError(f"{reader.label}: cannot be published as JSON Schema: {exc}") from exc
         self.exact = not self.adapters and all(json_types.is_exact(p.annotation) for p in parameters)
@@ -423,13 +439,13 @@ def _by_struct(
         if gate is not None and not gate(given):
             raise signature.refuse(given)
         try:
-            bound = asdict(convert(given, struct, strict=strict, str_keys=True))
+            found = asdict(convert(given, struct, strict=strict, str_keys=True, dec_hook=json_types.decoded))
             for name, adapter in adapters.items():
                 if name in given:
-                    bound[name] = adapter.load(bound[name], strict=strict)
+                    found[name] = adapter.load(found[name], strict=strict)
         except failures as exc:
             raise signature.refuse(given, exc) from None
-        return bound
+        return found
 
     return checked
 

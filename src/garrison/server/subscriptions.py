@@ -65,10 +65,14 @@ class Hub:
     Args:
         most: open `subscriptions/listen` streams at once.
         patience: seconds for a policy function that is asked whether a subscriber may hear of a change.
+        most_each: open streams of one principal.
     """
 
-    def __init__(self, most: int, patience: float) -> None:
+    def __init__(self, most: int, patience: float, most_each: int) -> None:
         self._most = most
+        self._most_each = most_each
+        self._counts: dict[str, int] = {}
+        """Account -> its streams; who has none is not there."""
         self._patience = patience
         self._streams = 0
         self._listeners: set[Listener] = set()
@@ -163,6 +167,9 @@ class Hub:
             raise InvalidParams("subscriptions/listen needs params.notifications")
         if self._streams >= self._most:
             raise TooManyRequests("Limits.subscriptions")
+        account = call.principal.account
+        if self._counts.get(account, 0) >= self._most_each:
+            raise TooManyRequests("Limits.subscriptions_per_principal")
         honoured = _honoured(cast("dict[str, object]", wanted), offered, most_uris)
         meta: dict[str, object] = {SUBSCRIPTION_ID_KEY: call.id}
         channel = call.channel
@@ -175,11 +182,15 @@ class Hub:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closing.add(ended)
         self._streams += 1
+        self._counts[account] = self._counts.get(account, 0) + 1
         self.add(listener)
         try:
             await ended
         finally:
             self._streams -= 1
+            self._counts[account] -= 1
+            if not self._counts[account]:
+                del self._counts[account]
             self._closing.discard(ended)
             self.discard(listener)
         return {"_meta": meta}

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple, Protocol, cast, get_args, get_origin
 
 from ..errors import InvalidArguments, RegistrationError
+from ..safe.parameter import Parameter
 from .json_types import unwrap_optional
 
 __all__ = ["TextArgument", "TextArguments"]
@@ -87,11 +88,11 @@ class TextArguments:
         for p in parameters:
             kind = _bare(p.annotation)
             choices = _choices(kind)
-            reader = _text if choices else _READERS.get(kind)
+            reader = _text if choices or _is_text(kind) else _READERS.get(kind)
             if reader is None:
                 raise RegistrationError(
-                    f"{name}: parameter {p.name!r} must be str, int, float, bool, or a Literal or Enum of str: "
-                    "its arguments are text"
+                    f"{name}: parameter {p.name!r} must be str, int, float, bool, a Parameter of text, or a Literal or "
+                    "Enum of str: its arguments are text"
                 )
             self._readers[p.name] = reader
             booleans = ("true", "false") if kind is bool else ()
@@ -127,6 +128,11 @@ def _bare(annotation: object) -> object:
             annotation = get_args(annotation)[0]
         annotation = unwrap_optional(annotation)[0]
     return annotation
+
+
+def _is_text(kind: object) -> bool:
+    """Whether it is a type of a helper, or of the author's own, that is made from text."""
+    return isinstance(kind, type) and issubclass(kind, Parameter) and kind.json_schema().get("type") == "string"
 
 
 def _choices(kind: object) -> tuple[str, ...]:

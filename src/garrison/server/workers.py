@@ -53,11 +53,18 @@ def check_workers(server: Server, count: int) -> None:
             f"workers={count}: each would seal with a key of its own; give the server a state_key of 32 bytes that all "
             "of them share"
         )
-    once = next((name for name, entry in server.registry.entries() if entry.once and entry.signature.injected), None)
+    entries = server.registry.entries()
+    once = next((name for name, entry in entries if entry.once and (entry.signature.injected or entry.asks)), None)
     if once is not None and not server.has_replays:
         raise ConfigurationError(
             f"workers={count}: {once} may be answered once, and each worker would remember that for itself; give the "
             "server replays= that all of them share"
+        )
+    keyed = next((name for name, entry in server.registry.entries() if entry.keyed), None)
+    if keyed is not None and not server.has_outcomes:
+        raise ConfigurationError(
+            f"workers={count}: {keyed} is done once for a key, and each worker would remember that for itself; give "
+            "the server outcomes= that all of them share"
         )
     if server.legacy == "sessions":
         raise ConfigurationError(
@@ -65,19 +72,19 @@ def check_workers(server: Server, count: int) -> None:
         )
 
 
-def serve_with_workers(count: int, sockets: list[socket.socket], serve: Callable[[], None], grace: float) -> None:
+def serve_with_workers(count: int, sockets: list[socket.socket], serve: Callable[[int], None], grace: float) -> None:
     """Run `serve` in `count` processes until a signal asks to stop.
 
     Args:
         count: how many.
         sockets: bound, and inherited by all; closed here at the end.
-        serve: what each process does; it ends at SIGTERM.
+        serve: what each process does, given which of them it is, from 1; it ends at SIGTERM.
         grace: seconds until a worker that does not end is killed.
 
     Raises:
         ConfigurationError: workers die again and again.
     """
-    workers: set[int] = set()
+    workers: dict[int, int] = {}
     deaths: list[float] = []
     stopping = False
 
@@ -93,7 +100,8 @@ def serve_with_workers(count: int, sockets: list[socket.socket], serve: Callable
                 # Held back until the worker is known here, and has put this process's handler off.
                 signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
                 try:
-                    workers.add(_fork(serve))
+                    free = min(set(range(1, count + 1)).difference(workers.values()))
+                    workers[_fork(serve, free)] = free
                 finally:
                     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
             if stopping:
@@ -104,7 +112,7 @@ def serve_with_workers(count: int, sockets: list[socket.socket], serve: Callable
                 continue
             if pid not in workers:
                 continue  # a child of the program's own
-            workers.discard(pid)
+            del workers[pid]
             if stopping:
                 break
             deaths = [at for at in deaths if time.monotonic() - at < _WINDOW] + [time.monotonic()]
@@ -118,7 +126,7 @@ def serve_with_workers(count: int, sockets: list[socket.socket], serve: Callable
             sock.close()
 
 
-def _fork(serve: Callable[[], None]) -> int:
+def _fork(serve: Callable[[int], None], number: int) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
@@ -127,11 +135,11 @@ def _fork(serve: Callable[[], None]) -> int:
         return pid
     status = 1
     try:
-        for number in _STOPS:
-            signal.signal(number, signal.SIG_DFL)
+        for each in _STOPS:
+            signal.signal(each, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         _die_with(parent)
-        serve()
+        serve(number)
         status = 0
     except KeyboardInterrupt:
         status = 0
@@ -151,18 +159,18 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _tell(workers: set[int], number: int) -> None:
+def _tell(workers: dict[int, int], number: int) -> None:
     for pid in tuple(workers):
         with suppress(ProcessLookupError):  # reaped just now
             os.kill(pid, number)
 
 
-def _end(workers: set[int], grace: float) -> None:
+def _end(workers: dict[int, int], grace: float) -> None:
     _tell(workers, signal.SIGTERM)
     until = time.monotonic() + grace
     while workers:
         pid, _ = os.waitpid(-1, os.WNOHANG)
-        workers.discard(pid)
+        workers.pop(pid, None)
         if not pid:
             if time.monotonic() > until:
                 _tell(workers, signal.SIGKILL)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, final
 
 from ..errors import Overloaded
+from ..policy.networks import network_of
 from .turns import Turns
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from ..policy import Limits
 
-__all__ = ["UNIT", "Floods", "Meter", "Place", "network_of"]
+__all__ = ["UNIT", "Floods", "Meter", "Place"]
 
 UNIT: Final = 16 * 1024
 """Bytes of a message that cost as much as one more message: they take about as long to serve."""
@@ -217,18 +218,3 @@ class Floods:
             for key in [key for key, record in addresses.items() if not record.count][: _MOST // 2]:
                 del addresses[key]
         self._forget_at = len(addresses) + _FEW
-
-
-def network_of(address: str) -> str:
-    """What counts as one peer: an IPv4 address, or the /64 of an IPv6 one, in which a host has as many as it likes."""
-    if ":" not in address:
-        return address
-    import socket
-
-    try:
-        packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
-    except OSError:
-        return address
-    if packed.startswith(bytes(10) + b"\xff\xff"):
-        return socket.inet_ntop(socket.AF_INET, packed[12:])
-    return packed[:8].hex() if any(packed[:8]) else address

@@ -36,6 +36,7 @@ from tests.support.protected import (
     use,
 )
 from tests.support.raw_http import connected, exchange, request, serving
+from tests.support.roomy import ROOMY_RATES
 
 EVERY = (*FACES, "session")
 
@@ -228,7 +229,7 @@ async def test_what_is_not_there_and_what_is_not_for_one_cannot_be_told_apart() 
     times: dict[str, list[float]] = {name: [] for name in names}
     bodies: dict[str, set[bytes]] = {name: set() for name in names}
     fast = Limits(message_rate=100_000, message_burst=100_000)
-    policy = SecurityPolicy(limits=fast, timeouts=Timeouts(shutdown=0.2))
+    policy = SecurityPolicy(limits=fast, timeouts=Timeouts(shutdown=0.2), rates=ROOMY_RATES)
     async with serving(guarded(policy=policy), token=None) as running, connected(running.port) as wire:
         for round_ in range(260):
             for name, uri in names.items():

@@ -34,15 +34,17 @@ from tests.support.protected import (
     use,
 )
 from tests.support.raw_http import changed, connected, exchange, request, serving
+from tests.support.roomy import roomy
 
 OPAQUE = "Bearer opaque-alice"
 OTHER = "Bearer opaque-bob"
+QUICK = SecurityPolicy(timeouts=Timeouts(shutdown=0.2))
 
 
-def server(fetch: Asked, ran: list[str] | None = None, **options: Any) -> Any:
+def server(fetch: Asked, ran: list[str] | None = None, policy: SecurityPolicy = QUICK, **options: Any) -> Any:
     """A server whose tokens of alice and bob its authorization server knows."""
     fetch.answers |= {"opaque-alice": active(), "opaque-bob": active("bob")}
-    return guarded(protection(verifiers=[asking(fetch)], **options), ran)
+    return guarded(protection(verifiers=[asking(fetch)], **options), ran, policy=policy)
 
 
 # What is held
@@ -131,8 +133,8 @@ async def test_a_body_is_not_read_for_somebody_who_is_unknown(expect: bool) -> N
     fetch, ran = Asked(), list[str]()
     fetch.may_answer.clear()
     size = 8_000_000
-    guarded_server = server(fetch, ran)
-    guarded_server.policy = SecurityPolicy(limits=Limits(message_bytes=2 * size), timeouts=Timeouts(shutdown=0.2))
+    limits = roomy(Limits(message_bytes=2 * size))
+    guarded_server = server(fetch, ran, SecurityPolicy(limits=limits, timeouts=Timeouts(shutdown=0.2)))
     body = json.dumps(call("read", {"text": "x" * size})).encode()
     async with serving(guarded_server, token=None) as running, connected(running.port) as wire:
         whole = message(running.port, call("read"), OPAQUE, **({"expect": "100-continue"} if expect else {}))

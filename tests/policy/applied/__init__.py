@@ -1,16 +1,35 @@
 """Cases that show of every setting that it is applied. What a case is: `case.py`."""
 
-from . import auth, client, limits, listening, security, server, serving, timeouts, tls, transports
+from . import (
+    audit,
+    auth,
+    client,
+    limits,
+    listening,
+    rates,
+    safe,
+    security,
+    server,
+    serving,
+    timeouts,
+    tls,
+    tools,
+    transports,
+)
 
 __all__ = [
+    "audit",
     "auth",
     "client",
     "limits",
     "listening",
+    "rates",
+    "safe",
     "security",
     "server",
     "serving",
     "timeouts",
     "tls",
+    "tools",
     "transports",
 ]

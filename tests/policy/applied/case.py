@@ -9,6 +9,8 @@ Rules of this package:
 - A case says what is seen with the default, or with a `first` value where there is no default or it takes too long to
   show, and what is seen with a changed one. Each has to be seen exactly, so that nothing passes by noise.
 - A setting may have several cases, where several transports apply it each in its own way.
+- What authors of tools call (`SafeRoot` and the like) is observed through a tool of a live server; so is what is said
+  about a tool.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, is_typeddict
 
 __all__ = ["CASES", "Case", "case", "default_of", "names_of", "title_of"]
 
@@ -33,6 +35,8 @@ class Case(NamedTuple):
     changed: tuple[Any, object]
     apart: bool
     """The two observations must not be made at the same time."""
+    peer: bool
+    """It needs a program that is not Python's."""
 
 
 CASES: dict[tuple[object, str], list[Case]] = {}
@@ -47,6 +51,7 @@ def case(
     first: tuple[Any, object] | None = None,
     changed: tuple[Any, object],
     apart: bool = False,
+    peer: bool = False,
 ) -> Callable[[Observe], Observe]:
     """Add a case.
 
@@ -57,28 +62,33 @@ def case(
         first: in place of `default`, another value and what is seen with it.
         changed: the changed value and what is seen with it.
         apart: observe one after the other.
+        peer: it needs a program that is not Python's.
     """
     if first is None:
         # A setting that there is not is told by the test, beside the others.
         first = (default_of(owner, name) if name in names_of(owner) else None, default)
 
     def add(observe: Observe) -> Observe:
-        CASES.setdefault((owner, name), []).append(Case(observe, first, changed, apart))
+        CASES.setdefault((owner, name), []).append(Case(observe, first, changed, apart, peer))
         return observe
 
     return add
 
 
 def names_of(owner: object) -> tuple[str, ...]:
-    """The settings of a class or function."""
+    """The settings of a class or function, or the keys of a `TypedDict` of options."""
+    if is_typeddict(owner):
+        return tuple(sorted(owner.__required_keys__ | owner.__optional_keys__))  # type: ignore[attr-defined]
     if dataclasses.is_dataclass(owner):
         return tuple(field.name for field in dataclasses.fields(owner))
     return tuple(name for name in inspect.signature(_called(owner)).parameters if name != "self")
 
 
 def default_of(owner: object, name: str) -> Any:
-    """A setting's default; an error where it has none."""
+    """A setting's default; None for an option that is not given; an error where it has none."""
     found: object = NONE
+    if is_typeddict(owner):
+        return None
     if dataclasses.is_dataclass(owner):
         (field,) = [field for field in dataclasses.fields(owner) if field.name == name]
         if field.default is not dataclasses.MISSING:

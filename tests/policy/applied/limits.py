@@ -73,6 +73,88 @@ json_case("json_key_chars", 50, {"k" * 51: 1})
 json_case("json_number_chars", 20, {"a": 10**20})
 
 
+async def refused_or(limits: dict[str, int], tool: str, late: bool = False, **arguments: Any) -> object:
+    """What a call of `take`, `many` or `give` gets where a server has these limits: its text, or its error.
+
+    `late`: it gets them when its tools are there already, as from the command line.
+    """
+    server = Server("s", policy=policy(**({} if late else limits)))
+
+    @server.tool(inline=True)
+    def take(text: str) -> int:
+        return len(text)
+
+    @server.tool(inline=True)
+    def many(items: list[int]) -> int:
+        return len(items)
+
+    @server.tool(structured_output=False)
+    def give(size: int) -> str:
+        return "x" * size
+
+    if late:
+        server.policy = policy(**limits)
+    async with serving(server) as running:
+        answer = (await exchange(running.port, post(running.port, call(tool, arguments)))).json
+        listed = (await exchange(running.port, post(running.port, modern_message("tools/list")))).json
+    properties = {tool["name"]: tool["inputSchema"]["properties"] for tool in listed["result"]["tools"]}
+    bounds = properties["take"]["text"]["maxLength"], properties["many"]["items"]["maxItems"]
+    assert bounds == (limits.get("argument_chars", 65_536), limits.get("argument_items", 1000))
+    if "error" in answer:
+        return answer["error"]["code"]
+    result = answer["result"]
+    said = result["content"][0]["text"]
+    if result.get("isError"):
+        return said
+    kept = result.get("_meta", {}).get("garrison/truncated")
+    return (said, kept) if kept else said
+
+
+@case(
+    Limits,
+    "argument_chars",
+    default="100",
+    changed=(99, "Invalid arguments for tool 'take': text: must have at most 99 characters"),
+)
+async def argument_chars(value: int) -> object:
+    return await refused_or({"argument_chars": value}, "take", text="x" * 100)
+
+
+@case(
+    Limits,
+    "argument_chars",
+    default="100",
+    changed=(99, "Invalid arguments for tool 'take': text: must have at most 99 characters"),
+)
+async def late_argument_chars(value: int) -> object:
+    return await refused_or({"argument_chars": value}, "take", late=True, text="x" * 100)
+
+
+@case(
+    Limits,
+    "argument_items",
+    default="10",
+    changed=(9, "Invalid arguments for tool 'many': items: must have at most 9 items"),
+)
+async def argument_items(value: int) -> object:
+    return await refused_or({"argument_items": value}, "many", items=[1] * 10)
+
+
+@case(
+    Limits,
+    "output_block_bytes",
+    default="x" * 50,
+    changed=(40, ("x" * 40 + "\n[cut here: 40 of 50 bytes]", {"bytes": 50, "kept": 40})),
+)
+async def output_block_bytes(value: int) -> object:
+    return await refused_or({"output_block_bytes": value}, "give", size=50)
+
+
+@case(Limits, "output_bytes", default="x" * 3000, changed=(2000, -32603))
+async def output_bytes(value: int) -> object:
+    return await refused_or({"output_bytes": value}, "give", size=3000)
+
+
 @case(Limits, "header_bytes", default=200, changed=(4096, 431))
 async def header_bytes(value: int) -> object:
     async with http(Limits(header_bytes=value)) as scene:
@@ -210,6 +292,13 @@ async def sessions(value: int) -> object:
         return [(await exchange(scene.port, data)).status for _ in range(2)]
 
 
+@case(Limits, "sessions_per_principal", default=[200, 200], changed=(1, [200, 503]))
+async def sessions_per_principal(value: int) -> object:
+    async with http(Limits(sessions_per_principal=value)) as scene:
+        data = request(json.dumps(opening()).encode(), standard(scene.port))
+        return [(await exchange(scene.port, data)).status for _ in range(2)]
+
+
 def resuming_case(name: str, value: int) -> None:
     """A stream of twenty events is resumed after its first; where that is forgotten, it cannot be."""
 
@@ -238,7 +327,17 @@ resuming_case("session_event_bytes", 600)
 
 @case(Limits, "subscriptions", default="text/event-stream", changed=(1, "application/json"))
 async def subscriptions(value: int) -> object:
-    async with http(Limits(subscriptions=value)) as scene, scene.connect() as one, scene.connect() as more:
+    return await second_subscription(Limits(subscriptions=value))
+
+
+@case(Limits, "subscriptions_per_principal", default="text/event-stream", changed=(1, "application/json"))
+async def subscriptions_per_principal(value: int) -> object:
+    return await second_subscription(Limits(subscriptions_per_principal=value))
+
+
+async def second_subscription(limits: Limits) -> object:
+    """What the second stream of one principal gets: a stream, or an error."""
+    async with http(limits) as scene, scene.connect() as one, scene.connect() as more:
         kinds: list[str | None] = []
         for number, wire in enumerate((one, more)):
             listen = modern_message("subscriptions/listen", {"notifications": {"toolsListChanged": True}}, number)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import Any
 
-from garrison import Client, Limits, SecurityPolicy, Server, Timeouts
+from garrison import Client, Limits, Rates, SecurityPolicy, Server, Timeouts
 from garrison.policy.transports import UnixSocketConfig
 from tests.client.fakes import http_server, modern, text
 from tests.support.mcp import call, post
@@ -14,6 +14,7 @@ from tests.support.raw_http import Response, connected, exchange, serving
 
 from .case import case
 from .limits import said_by
+from .rates import ONCE
 from .scene import outcome, socket_folder
 
 QUICK = Timeouts(shutdown=0.2)
@@ -121,6 +122,29 @@ async def tolerate_of_a_client(value: tuple[str, ...]) -> object:
         async with Client(fake.url, policy=SecurityPolicy(tolerate=value, timeouts=QUICK)) as client:
             return await outcome(called())
 
+
+@case(SecurityPolicy, "rates", default=[200, 200], changed=(Rates(principal=ONCE), [200, 429]))
+async def rates(value: Rates) -> object:
+    async with serving(make(rates=value)) as running:
+        return [(await exchange(running.port, post(running.port, call("echo")))).status for _ in range(2)]
+
+
+def leaving_case(name: str, text: str, default: tuple[str, object], value: Any, seen: tuple[str, object]) -> None:
+    """A text that leaves, and what `_meta` says of it."""
+
+    @case(SecurityPolicy, name, default=default, changed=(value, seen))
+    async def observe(value: Any) -> object:
+        async with serving(make(**{name: value})) as running:
+            answer = (await exchange(running.port, post(running.port, call("echo", {"text": text})))).json["result"]
+        notes = {key: note for key, note in answer["_meta"].items() if key.startswith("garrison/")}
+        return answer["content"][0]["text"], notes
+
+
+HIDDEN, KEY = "a\u202eb", "key AKIAIOSFODNN7EXAMPLE"
+SANITISED = {"garrison/sanitised": True}
+leaving_case("hygiene", HIDDEN, ("a<U+202E>b", SANITISED), "strip", ("ab", SANITISED))
+leaving_case("dangerously_skip_hygiene", HIDDEN, ("a<U+202E>b", SANITISED), "a test", (HIDDEN, {}))
+leaving_case("redact_results", KEY, (KEY, {}), True, ("key [redacted:aws]", {"garrison/redacted": True}))
 
 INSECURE = {"0.0.0.0": "a test"}
 

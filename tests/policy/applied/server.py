@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from garrison import Client, Context, Limits, SecurityPolicy, Server, Timeouts
+from garrison import Client, Context, Limits, Rates, SecurityPolicy, Server, SharedRates, Timeouts
+from garrison.audit import FunctionSink
 from garrison.protocol.types import Icon, ToolAnnotations
+from garrison.server.idempotency import MemoryOutcomes
 from tests.support.mcp import call, modern, post
 from tests.support.raw_http import TOKEN, connected, exchange, request, serving, standard
+from tests.support.redis_server import redis_server
 
 from .case import case
 from .limits import asking, opening, said_by
-from .scene import YES
+from .rates import ONCE
+from .scene import YES, folder
 
 POLICY = SecurityPolicy(timeouts=Timeouts(shutdown=0.2))
 
@@ -172,3 +176,60 @@ async def http_sse(value: bool) -> object:
     async with serving(make(http_sse=value)) as running, connected(running.port) as wire:
         await wire.send(request(b"", standard(running.port), method="GET", target="/sse", length=False))
         return (await wire.head()).status
+
+
+@asynccontextmanager
+async def two(**options: Any) -> AsyncIterator[list[str]]:
+    """Two servers of one name, as two processes would be; what the handler of either did."""
+    ran: list[str] = []
+
+    async def buy(what: str, key: str) -> str:
+        ran.append(what)
+        return "bought"
+
+    async with AsyncExitStack() as stack:
+        ports: list[int] = []
+        for _ in range(2):
+            server = make(**options)
+            server.add_tool(buy, idempotent_by="key")
+            ports.append((await stack.enter_async_context(serving(server))).port)
+        for port in ports:
+            answer = await exchange(port, post(port, call("buy", {"what": "bread", "key": "k1"})))
+            ran.append(str(answer.status))
+        yield ran
+
+
+@case(Server, "audit", default=[], changed=("kept", ["call.ended", "auth.refused"]), apart=True)
+async def audit(value: str | None) -> object:
+    """What is on record of a call, and of one with a wrong token."""
+    kept: list[str] = []
+    sink = None if value is None else FunctionSink(lambda record: kept.append(record.event))
+    async with serving(make(audit=sink)) as running:
+        assert (await exchange(running.port, post(running.port, call("t0")))).status == 200
+        assert (await exchange(running.port, post(running.port, call("t0"), "t" * 20))).status == 401
+    return [name for name in kept if name in ("call.ended", "auth.refused")]
+
+
+@case(
+    Server,
+    "rate_store",
+    default=["bread", "200", "bread", "200"],
+    changed=("shared", ["bread", "200", "429"]),
+    peer=True,
+)
+async def rate_store(value: str | None) -> object:
+    """What two processes let pass where one call is allowed."""
+    once = SecurityPolicy(timeouts=Timeouts(shutdown=0.2), rates=Rates(principal=ONCE))
+    if value is None:
+        async with two(policy=once) as ran:
+            return ran
+    with folder() as place, redis_server(place) as store:
+        async with two(policy=once, rate_store=SharedRates(store.url, timeout=5.0)) as ran:
+            return ran
+
+
+@case(Server, "outcomes", default=["bread", "200", "bread", "200"], changed=("shared", ["bread", "200", "200"]))
+async def outcomes(value: str | None) -> object:
+    """How often two processes do what one key stands for."""
+    async with two(outcomes=None if value is None else MemoryOutcomes()) as ran:
+        return ran

@@ -227,6 +227,7 @@ class TokenAuthenticator:
             self._throttle.failed(address, self._clock())
         events.record("auth.token_refused", reason, peer=address)
         refused = Unauthenticated("The access token is not valid")
+        refused.told = True
         refused.challenge = self.challenge(error, scopes=self._server.scopes_supported)
         return refused
 
@@ -363,7 +364,9 @@ class TokenAuthenticator:
 
     def _unavailable(self, reason: str) -> Overloaded:
         events.record("auth.unavailable", reason)
-        return Overloaded("Tokens cannot be verified now", hint="see the log for the authorization server")
+        refused = Overloaded("Tokens cannot be verified now", hint="see the log for the authorization server")
+        refused.told = True
+        return refused
 
     # What has to be waited for
 

@@ -1,7 +1,7 @@
 """How often an address may get a token wrong.
 
 Rules of this file:
-- An address is one IPv4 address or one IPv6 network, as everywhere else (`transports/flood.network_of`).
+- An address is one IPv4 address or one IPv6 network, as everywhere else (`policy/networks`).
 - Memory is bounded. Who is forgotten was not heard of for longest, and has no more than a full allowance.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from ...transports.flood import network_of
+from ...policy.networks import network_of
 
 __all__ = ["Throttle"]
 

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 from ... import events
 from ...errors import BadRequest, Overloaded, Refused
+from ...policy.networks import network_of
 from ...protocol.sse import COMMENT
-from ..flood import network_of
 from ..peer import Peer
 from .exchange import SECURITY_FIELDS, Head
 

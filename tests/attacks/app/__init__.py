@@ -1,0 +1,1 @@
+"""Attacks on what tools do with their inputs and outputs, on live listeners."""
