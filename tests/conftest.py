@@ -68,7 +68,15 @@ def free_port() -> int:
     return free_port()
 
 
-_LONGEST = ("project/test_soak.py", "cli/test_demo", "oauth/", "browser/", "policy/test_configured")
+_LONGEST = (
+    "attacks/app/",
+    "safe/test_sql.py",
+    "cli/test_demo",
+    "audit/",
+    "oauth/",
+    "browser/",
+    "policy/test_configured",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,5 +1,5 @@
-"""The fuzzers, in short: every kept input is given to its target, the oracles notice a broken parser, and each target
-runs under coverage for a moment. `python -m fuzz` runs them for long; see fuzz/README.md."""
+"""The fuzzers, in short: every kept input is given to its target, the oracles notice a broken parser, and targets run
+under coverage for a moment. `python -m fuzz` runs them for long; see fuzz/README.md."""
 
 from __future__ import annotations
 
@@ -237,8 +237,9 @@ def _named(data: bytes, asked: str) -> str:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris has no build for this Python")
-@pytest.mark.parametrize("name", sorted(TARGETS))
+@pytest.mark.parametrize("name", ["envelope", "duplex"])
 def test_a_target_runs_for_a_moment(name: str, tmp_path: Path) -> None:
+    """One without a loop and one with; `python -m fuzz all` runs each."""
     done = fuzz(name, "--seconds", "1", "--runs", "300", "--into", str(tmp_path))
     assert done.returncode == 0 and "Done " in done.stderr, done.stdout + done.stderr
     assert list((tmp_path / "found").iterdir()) == []

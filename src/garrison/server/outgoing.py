@@ -43,8 +43,8 @@ _HARMLESS: Final = bytes((9, 10, *range(32, 127)))
 """ASCII that is text, with tab and line feed."""
 _UTF8: Final = 4
 """Bytes of a code point at most."""
-_AS_IT_IS: Final = frozenset({"blob", "data", "uri", "mimeType", "requestState", "_meta"})
-"""Members of content that are not text for a reader: checked by their own rules, or written by the server."""
+_VALUES: Final = frozenset({"structuredContent", "_meta"})
+"""Members whose value is any JSON, in which no member has a meaning."""
 
 
 class Outgoing:
@@ -185,13 +185,9 @@ class Outgoing:
             return self.block(value, notes) if member == "text" else self.text(value, notes)
         if isinstance(value, dict):
             members = cast("dict[str, object]", value)
-            _check_media(members)
+            binary = _binary(members)
             return {
-                k: v
-                if k in _AS_IT_IS
-                else self._strings(v, notes)
-                if k == "structuredContent"
-                else self._walk(v, notes, k)
+                k: v if k == binary else self._strings(v, notes) if k in _VALUES else self._walk(v, notes, k)
                 for k, v in members.items()
             }
         if isinstance(value, list):
@@ -199,18 +195,21 @@ class Outgoing:
         return value
 
 
-def _check_media(content: dict[str, object]) -> None:
-    """Refuse binary content whose bytes are not what its type says.
+def _binary(content: dict[str, object]) -> str:
+    """The member of a content that is binary, whose bytes are what its type says; empty where none is.
 
     Raises:
         OutputRefused: they are not, or are no Base64.
     """
-    member = "blob" if "blob" in content else "data" if content.get("type") in ("image", "audio") else None
-    if member is None:
-        return
+    if isinstance(content.get("blob"), str) and "uri" in content:
+        member = "blob"
+    elif content.get("type") in ("image", "audio") and "data" in content:
+        member = "data"
+    else:
+        return ""
     from ..gate.media import canonical_base64, check_media
 
-    text, kind = content.get(member), content.get("mimeType")
+    text, kind = content[member], content.get("mimeType")
     data = canonical_base64(text) if isinstance(text, str) else None
     said = kind if isinstance(kind, str) else ""
     reason = "no canonical Base64" if data is None else check_media(said, data)
@@ -220,6 +219,7 @@ def _check_media(content: dict[str, object]) -> None:
         raise OutputRefused(
             "Output refused: binary content that is not of its type", detail=reason, hint="mime_type= of the content"
         )
+    return member
 
 
 def _as_it_is(text: str) -> str:

@@ -1,5 +1,6 @@
 """The soak, in short: it passes on the server as it is, it notices a server that goes wrong, and each verdict can fail.
-`python bench/soak.py --minutes 60` is the long form; see bench/README.md."""
+`python bench/soak.py --minutes 60` is the long form; see bench/README.md. Not among the tests of `uv run pytest`, since it
+loads the machine: `uv run pytest bench/test_soak.py` runs it."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import pytest
 
 from bench.soaking import verdicts
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = dict.fromkeys(verdicts.SPARE, 10)
 ALL = {
     "memory does not grow",
