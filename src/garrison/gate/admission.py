@@ -13,6 +13,7 @@ Rules of this file:
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, Final, final
 
@@ -267,6 +268,7 @@ def _who(principal: Principal, address: str) -> str:
     return _at(address) if principal is HOLDER or principal is ANONYMOUS else principal.account
 
 
+@lru_cache(1024)
 def _at(address: str) -> str:
     """An address as a key that is nobody's account."""
     return "@" + network_of(address)

@@ -51,6 +51,7 @@ class Runner:
         self.name = name
         self._desk = desk
         self._admission = admission
+        self._has_budget = admission.has_budget
         self._looks = looks
         self._most = most
         self._under_way: dict[str | None, int] = {}
@@ -92,25 +93,28 @@ class Runner:
             The running call, or None if it is done.
         """
         call.server, call.looks = self.name, self._looks
-        if not events.heard():
-            return self._begin(call, deliver, on_end)
-        recorder = Recorder(call, deliver, on_end)
-        token = events.cause.set(partial(about, call))
+        token = None
+        if events.heard():
+            recorder = Recorder(call, deliver, on_end)
+            deliver, on_end = recorder.deliver, recorder.ended
+            token = events.cause.set(partial(about, call))
         try:
-            return self._begin(call, recorder.deliver, recorder.ended)
+            return self._begin(call, deliver, on_end)
         finally:
-            events.cause.reset(token)
+            if token is not None:
+                events.cause.reset(token)
 
     def _begin(self, call: Call, deliver: Deliver, on_end: Callable[[], None] | None) -> Running | None:
-        if self._admission.has_budget and call.address:
+        address, admission = call.address, self._admission
+        if self._has_budget and address:
             deliver = self._charging(call, deliver)
         try:
-            if not call.address or call.principal.owner:
+            if not address or call.principal.owner:
                 outcome = self._desk.dispatch(call)
-            elif self._admission.shared is not None:
+            elif admission.shared is not None:
                 outcome = self._admitted(call)
             else:
-                self._admission.take(call.principal, call.address, completion=call.method == _COMPLETE)
+                admission.take(call.principal, address, completion=call.method == _COMPLETE)
                 outcome = self._desk.dispatch(call)
             if isinstance(outcome, bytes):
                 deliver(200, encode_result(call.id, outcome))
