@@ -15,7 +15,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from garrison import ResourceNotFound, Server, ToolError
+from garrison import Server, ToolError
 from garrison.safe import FileInfo, PathRefused, SafePath, SafeRoot
 
 MOST_MATCHES = 100
@@ -74,10 +74,7 @@ def serve(root: Path = Path("."), write: bool = False, max_bytes: int = 1024 * 1
     @server.resource("file:///{+path}", name="file", mime_type="text/plain")
     def file(path: str) -> str:
         """A text file."""
-        try:
-            return files.read_text(path)
-        except PathRefused:
-            raise ResourceNotFound(f"file:///{path}") from None
+        return files.read_text(path)
 
     if not write:
         return server

@@ -418,6 +418,9 @@ class UnsupportedVersion(McpError):
 class ToolError(GarrisonError):
     """Raised by a tool to tell the model what went wrong. The text is sent, as a result with `isError`."""
 
+    missing: ClassVar[bool] = False
+    """What was asked for is not there, or not for this caller. A resource whose handler raises it is not found."""
+
 
 class Refused(GarrisonError):
     """The transport turned the peer away. `message` is sent; `hint` names the setting and is only logged."""

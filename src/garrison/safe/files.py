@@ -29,6 +29,8 @@ NO_SUCH_FILE: Final = "no such file or directory"
 class PathRefused(ToolError):
     """There is no such file, or it is not one that may be had; the text is for the model and does not say which."""
 
+    missing = True
+
 
 class Rule(NamedTuple):
     """Why something is refused."""

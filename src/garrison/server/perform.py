@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from ..errors import McpError, ToolError
+from ..errors import McpError, ResourceNotFound, ToolError
 from ..protocol.revisions import LATEST, get
 from .ask import Asker, InputRequired
 from .call import shown
@@ -235,6 +235,8 @@ class Performer:
             raise
         except BaseException as exc:  # a handler's failure ends its own request and nothing else
             if isinstance(exc, ToolError):
+                if exc.missing and call.method == "resources/read":
+                    raise ResourceNotFound(shown(str(call.params["uri"]), 256)) from exc
                 raise McpError(str(exc), code=-32603) from exc
             raise disclose(exc, where, call) from exc
 
