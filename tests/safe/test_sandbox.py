@@ -68,8 +68,8 @@ def available(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A home with a key, a folder with a note, and one to work in."""
-    for path, text in (("home/.ssh/id", "KEY"), ("shown/note", "NOTE"), ("work/old", "OLD")):
+    """A home with a key, a folder with a note, and a desk to work at."""
+    for path, text in (("home/.ssh/id", "KEY"), ("shown/note", "NOTE"), ("desk/old", "OLD")):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).write_text(text)
     (tmp_path / "shown" / "link").symlink_to(tmp_path / "home/.ssh/id")
@@ -79,7 +79,7 @@ def place(tmp_path: Path) -> Path:
 def held(place: Path, attempts: str, by: By = "landlock", **options: Any) -> SafeCommand:
     """A command in a sandbox that tries these expressions and prints what came of each."""
     options.setdefault("read", [place / "shown"])
-    options.setdefault("write", [place / "work"])
+    options.setdefault("write", [place / "desk"])
     kept = Sandbox(**options, execute=INTERPRETER, by=by)
     return command(
         place,
@@ -118,7 +118,7 @@ async def test_files_that_are_not_listed_are_out_of_reach(place: Path, by: By) -
     attempt(lambda: open(p + "/home/.ssh/id").read()), attempt(lambda: scan(p + "/home/.ssh")),
     attempt(lambda: open(p + "/shown/link").read()), attempt(lambda: put(p + "/shown/note")),
     attempt(lambda: put(p + "/shown/new")), attempt(lambda: os.unlink(p + "/shown/note")),
-    attempt(lambda: truncate(p + "/shown/note")), attempt(lambda: os.rename(p + "/work/old", p + "/home/old")),
+    attempt(lambda: truncate(p + "/shown/note")), attempt(lambda: os.rename(p + "/desk/old", p + "/home/old")),
     attempt(lambda: open("/etc/shadow").read()), attempt(lambda: put("/etc/new")), attempt(lambda: put("/usr/new")),
     attempt(lambda: open("/proc/PID/environ").read()), attempt(lambda: open("/proc/PID/cmdline").read())
     """.replace("PID", str(os.getpid()))
@@ -132,14 +132,14 @@ async def test_files_that_are_not_listed_are_out_of_reach(place: Path, by: By) -
 async def test_files_that_are_listed_can_be_used(place: Path, by: By) -> None:
     attempts = """
     attempt(lambda: open(p + "/shown/note").read()), attempt(lambda: scan(p + "/shown")),
-    attempt(lambda: put(p + "/work/new")), attempt(lambda: open(p + "/work/old").read()),
-    attempt(lambda: os.mkdir(p + "/work/d")), attempt(lambda: os.rename(p + "/work/old", p + "/work/moved")),
-    attempt(lambda: truncate(p + "/work/moved")), attempt(lambda: put("/dev/null")),
+    attempt(lambda: put(p + "/desk/new")), attempt(lambda: open(p + "/desk/old").read()),
+    attempt(lambda: os.mkdir(p + "/desk/d")), attempt(lambda: os.rename(p + "/desk/old", p + "/desk/moved")),
+    attempt(lambda: truncate(p + "/desk/moved")), attempt(lambda: put("/dev/null")),
     attempt(lambda: len(open("/dev/urandom", "rb").read(3)))
     """
     expected = ["NOTE", "['link', 'note']", "1", "OLD", "None", "None", "truncated", "1", "3"]
     assert await came_of(held(place, attempts, by)) == expected
-    assert sorted(os.listdir(place / "work")) == ["d", "moved", "new"]
+    assert sorted(os.listdir(place / "desk")) == ["d", "moved", "new"]
 
 
 async def test_without_a_sandbox_the_same_reach_everything(place: Path) -> None:
@@ -163,11 +163,11 @@ async def test_programs_of_the_system_run(place: Path, by: By) -> None:
 
 @BOTH
 async def test_programs_that_are_not_listed_do_not_start(place: Path, by: By) -> None:
-    for folder in ("shown", "work", "home"):
+    for folder in ("shown", "desk", "home"):
         (place / folder / "tool").write_bytes(Path("/usr/bin/true").read_bytes())
         (place / folder / "tool").chmod(0o755)
     start = 'attempt(lambda: os.spawnv(os.P_WAIT, p + "/{}/tool", ["tool"]))'
-    attempts = ", ".join(start.format(folder) for folder in ("shown", "work", "home"))
+    attempts = ", ".join(start.format(folder) for folder in ("shown", "desk", "home"))
     results = await came_of(held(place, attempts, by))
     assert results[2] == "127"
     if by == "landlock":  # bubblewrap says what is seen, not what is started
@@ -284,11 +284,11 @@ sys.path.insert(0, {source!r})
 import landlock
 landlock.landlock_version = lambda: {version}
 landlock.no_new_privileges()
-landlock.confine(read=[{str(place / "shown")!r}], execute=[], write=[{str(place / "work")!r}], network=False)
+landlock.confine(read=[{str(place / "shown")!r}], execute=[], write=[{str(place / "desk")!r}], network=False)
 p = {str(place)!r}
 {TRY}
 print([attempt(lambda: open(p + "/home/.ssh/id")), attempt(lambda: open(p + "/shown/note").read()),
-    attempt(lambda: truncate(p + "/shown/note")), attempt(lambda: put(p + "/work/old")),
+    attempt(lambda: truncate(p + "/shown/note")), attempt(lambda: put(p + "/desk/old")),
     attempt(lambda: connect(socket.SOCK_STREAM, ("127.0.0.1", 9)))])
 """
     done = subprocess.run([PYTHON, "-I", "-c", code], capture_output=True, text=True)

@@ -107,7 +107,7 @@ def _resolved(name: str, paths: object) -> tuple[str, ...]:
     found: list[str] = []
     for path in paths:  # pyright: ignore[reportUnknownVariableType] - judged by what realpath says of each
         try:
-            found.append(os.path.realpath(os.fspath(path), strict=True))  # pyright: ignore[reportUnknownArgumentType]
+            found.append(os.path.realpath(os.fspath(path), strict=True))  # pyright: ignore[reportUnknownArgumentType] - the same
         except (OSError, TypeError, ValueError):
             raise ConfigurationError(f"Sandbox.{name}: {path!r} is no file or folder here") from None
     return tuple(found)

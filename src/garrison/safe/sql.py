@@ -329,7 +329,7 @@ class SafeSQL:
     async def _run(self, job: Job) -> Done:
         try:
             return await self._statements.source.run(job)
-        except Exception as exc:
+        except Exception as exc:  # every driver has errors of its own, and some of them are for the caller
             if (said := told(exc, seconds=job.seconds, asked=job.asked, write=job.write)) is None:
                 raise
             raise said from exc
@@ -402,7 +402,7 @@ class SyncSQL:
     def _run(self, job: Job) -> Done:
         try:
             return self._statements.source.run_sync(job)
-        except Exception as exc:
+        except Exception as exc:  # every driver has errors of its own, and some of them are for the caller
             if (said := told(exc, seconds=job.seconds, asked=job.asked, write=job.write)) is None:
                 raise
             raise said from exc
