@@ -43,7 +43,11 @@
         │   └── AuthenticationRequired        401 or 403
         ├── AuthorizationFailed           no token could be had, and why
         ├── RemoteError                   the peer answered with a JSON-RPC error
-        └── InputDeclined                 the server asked for input that no handler gives
+        ├── InputDeclined                 the server asked for input that no handler gives
+        ├── NoSuchTool                    a host shows no tool of this name
+        └── NotApproved                   no person and no policy has allowed it; nothing was done
+            ├── DefinitionChanged             the tool is not the one that was approved
+            └── LaunchRefused                 a local server was not started
 
 What a peer is told is `code`, `message` and `data` of an `McpError`, or `status` and `message` of a `Refused`; the
 `__cause__` never leaves the process. `hint` is for the person who runs the program: it names the setting to change.
@@ -65,6 +69,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionFailed",
     "ConnectionLost",
+    "DefinitionChanged",
     "Forbidden",
     "GarrisonError",
     "HeaderMismatch",
@@ -78,10 +83,13 @@ __all__ = [
     "InvalidArguments",
     "InvalidParams",
     "InvalidRequest",
+    "LaunchRefused",
     "McpError",
     "MessageTooLarge",
     "MethodNotFound",
     "MissingCapability",
+    "NoSuchTool",
+    "NotApproved",
     "OriginRefused",
     "OutputInvalid",
     "OutputRefused",
@@ -557,3 +565,19 @@ class RemoteError(ClientError):
 
 class InputDeclined(ClientError):
     """The server asked for elicitation, sampling or roots, and this client has no handler for it."""
+
+
+class NoSuchTool(ClientError):
+    """A host shows no tool of this name. Names are whole: `alias.tool`, never the tool alone."""
+
+
+class NotApproved(ClientError):
+    """No person and no policy has allowed this; nothing was sent, started or shown."""
+
+
+class DefinitionChanged(NotApproved):
+    """The tool is not the one that was approved; it is blocked until somebody has seen the difference and agrees."""
+
+
+class LaunchRefused(NotApproved):
+    """A local server was not started: what would be started was not approved, or may not be."""

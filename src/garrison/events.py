@@ -2,7 +2,7 @@
 
 Rules of this file:
 - Whoever listens (an audit log, metrics) is told every event, whole. The logger `garrison.security` is told of what is
-  not a call, in one line of printable ASCII, with `event`, `peer` and `setting` as attributes for programs.
+  neither a call nor allowed, in one line of printable ASCII, with `event`, `peer` and `setting` as attributes for programs.
 - Identical events in a flood are counted instead of logged: `_MOST` a second of each name, then one line that says how
   many there were.
 - What is refused within a request is about that request, whoever refuses it: `cause` says which one it is.
@@ -15,7 +15,10 @@ Names: `host.refused`, `origin.refused`, `auth.refused`, `auth.token_refused`, `
 `arguments.invalid`, `resource.denied`, `policy.relaxed`, `peer.refused`, `tls.failed`, `tls.reloaded`, `call.begun`,
 `call.ended`, `call.refused`, `call.unconfirmed`, `call.conflict`, `call.repeated`, `link.refused`, `output.refused`,
 `audit.unavailable`, `audit.failed`, `path.refused`, `sql.refused`, `command.refused`, `command.ended`, `fetch.refused`,
-`url.refused`, `template.refused`, `archive.refused`, `document.refused`.
+`url.refused`, `template.refused`, `archive.refused`, `document.refused`, `approval.granted`, `approval.denied`,
+`launch.refused`, `launch.limited`, `server.restarted`, `pin.approved`, `pin.changed`, `name.refused`,
+`definition.flagged`, `flow.held`, `elicitation.refused`, `sampling.refused`, `roots.refused`, `config.untrusted`,
+`response.refused`.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ __all__ = ["Event", "cause", "emit", "heard", "listen", "record"]
 
 _MOST: Final = 20
 _WIDTH: Final = 300
-_NOTED: Final = frozenset({"policy.relaxed", "tls.reloaded"})
+_NOTED: Final = frozenset({"policy.relaxed", "tls.reloaded", "server.restarted"})
 _FAILED: Final = frozenset(
     {"limit.store_unavailable", "audit.failed", "auth.unavailable", "access.policy_failed", "tls.failed"}
 )
@@ -131,7 +134,8 @@ def record(
                 text=text, decision=how, peer=peer or whole.peer, setting=setting, time=whole.time or time.time()
             )
         )
-    _count(event, text, peer, setting)
+    if decision != "allowed":
+        _count(event, text, peer, setting)
 
 
 def _count(event: str, text: str, peer: str, setting: str) -> None:

@@ -25,7 +25,7 @@ from garrison import Client, SecurityPolicy
 from tests.attacks.catalogue import CLIENT
 from tests.client.fakes import EVENTS, Request, chunk, http_server
 
-__all__ = ["CLIENT", "Script", "answer", "hostile"]
+__all__ = ["CLIENT", "Script", "answer", "hostile", "serving_script"]
 
 Json = dict[str, Any]
 Say = Callable[[Any], None]
@@ -153,7 +153,8 @@ async def _unix(handle: Script) -> AsyncIterator[str]:
 @asynccontextmanager
 async def _stdio(handle: Script) -> AsyncIterator[list[str]]:
     async with _unix_path(handle) as path:
-        yield [sys.executable, "-S", "-c", _RELAY, path]
+        # On one line: an argument with a line break is refused by hosts.
+        yield [sys.executable, "-S", "-c", f"exec({_RELAY!r})", path]
 
 
 @asynccontextmanager
@@ -182,6 +183,11 @@ async def _websocket(handle: Script) -> AsyncIterator[str]:
     async with serve(talk, "127.0.0.1", 0, subprotocols=[Subprotocol("mcp")], compression=None) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         yield f"ws://127.0.0.1:{port}/mcp"
+
+
+def serving_script(kind: str, handle: Script) -> contextlib.AbstractAsyncContextManager[Any]:
+    """A server that answers with `handle` and nothing else; gives what a client reaches it by."""
+    return _SERVERS[kind](handle)
 
 
 _SERVERS: Mapping[str, Callable[[Script], contextlib.AbstractAsyncContextManager[Any]]] = {

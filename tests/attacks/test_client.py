@@ -21,6 +21,8 @@ from tests.client.fakes import Request, discovery, http_server, respond
 from tests.client.fakes import error as error_of
 from tests.client.fakes import result as result_of
 
+pytestmark = pytest.mark.client
+
 over_every_transport = pytest.mark.parametrize("transport", CLIENT)
 
 

@@ -6,12 +6,13 @@ import asyncio
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import garrison.errors as e
-from garrison.client import Client, accept_defaults
+from garrison.client import Client, accept_defaults, conversation
 from garrison.policy import Limits, SecurityPolicy, Timeouts
 from garrison.protocol import types as t
 
@@ -114,28 +115,65 @@ def test_time_out_and_cancellation_tell_the_server(tmp_path):
     assert len(set(log.read_text().split())) == 2
 
 
-def test_a_server_that_exits_fails_what_waits_at_once_and_is_started_again():
+def test_a_server_that_exits_fails_what_waits_at_once_and_is_started_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(conversation, "_FIRST_PAUSE", 0.01)
+
     async def main():
         async with Client(server()) as client:
             first = text_of(await client.call_tool("pid"))
             started = time.monotonic()
             other = asyncio.ensure_future(client.call_tool("sleep"))
-            with pytest.raises(e.ConnectionLost):
+            with pytest.raises(e.ConnectionLost, match="exit code 3"):
                 await client.call_tool("exit")
             with pytest.raises(e.ConnectionLost):
                 await other
             assert time.monotonic() - started < 3
             assert text_of(await client.call_tool("pid")) != first
-            for _ in range(2):
+            for _ in range(4):
                 with pytest.raises(e.ConnectionLost):
                     await client.call_tool("exit")
                 await client.call_tool("x")
             with pytest.raises(e.ConnectionLost):
                 await client.call_tool("exit")
-            with pytest.raises(e.ConnectionLost, match="more than 3 times"):
-                await client.call_tool("x")
+            for _ in range(2):
+                with pytest.raises(e.ConnectionLost, match="more than 5 times within 600 s"):
+                    await client.call_tool("x")
 
     asyncio.run(main())
+
+
+def test_a_server_is_started_again_after_a_pause_that_doubles():
+    async def main():
+        async with Client(server()) as client:
+            pauses: list[float] = []
+            for _ in range(3):
+                with pytest.raises(e.ConnectionLost):
+                    await client.call_tool("exit")
+                started = time.monotonic()
+                await client.call_tool("x")
+                pauses.append(time.monotonic() - started)
+        assert 0.1 <= pauses[0] < 0.6 and pauses[1] >= 0.2 and 0.4 <= pauses[2] < 1.5
+
+    asyncio.run(main())
+
+
+def test_closing_while_it_waits_to_start_again_starts_nothing(tmp_path: Path):
+    starts = tmp_path / "starts"
+    body = f"open({str(starts)!r}, 'a').write('x')\nLOG = os.devnull\n" + ECHO
+
+    async def main():
+        client = Client(program(body), policy=quick())
+        await client.connect()
+        with pytest.raises(e.ConnectionLost):
+            await client.call_tool("exit")
+        waiting = asyncio.ensure_future(client.call_tool("x"))
+        await asyncio.sleep(0.02)
+        await client.aclose()
+        with pytest.raises(e.ConnectionLost, match="closed"):
+            await waiting
+
+    asyncio.run(main())
+    assert starts.read_text() == "x"
 
 
 def alive(pid: int) -> bool:

@@ -31,6 +31,8 @@ TOKEN = "a-token-for-these-tests"
 PACKAGES = {
     "@modelcontextprotocol/server-everything": "2026.8.31",
     "@modelcontextprotocol/server-filesystem": "2026.8.31",
+    "@modelcontextprotocol/server-memory": "2026.8.31",
+    "@modelcontextprotocol/server-sequential-thinking": "2026.8.31",
     "@modelcontextprotocol/inspector": "2.12.0",
 }
 INSTALLING = 240

@@ -329,6 +329,25 @@ def _audit(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--json", action="store_true", help="print JSON: for tail, a record a line")
 
 
+def _pins(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("list", "diff", "approve", "forget"), help="what to do")
+    parser.add_argument(
+        "names", metavar="NAME", nargs="*", help="a tool as ALIAS.TOOL, or ALIAS for all of a server (default: all)"
+    )
+    parser.add_argument(
+        "--state", metavar="FOLDER", help="where the host keeps its state (default: the platform's place)"
+    )
+    group = parser.add_argument_group("list", "What was approved, and what waits for it.")
+    group.add_argument("--check", action="store_true", help="exit with 1 if something waits")
+    group = parser.add_argument_group("approve", "Shows what waits and asks about each.")
+    group.add_argument(
+        "--digest", metavar="SHA256", help="approve this definition and no other; `diff` shows its digest"
+    )
+    group.add_argument("--yes", action="store_true", help="ask nobody; with one NAME and --digest only")
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help=_JSON)
+
+
 def _new(parser: argparse.ArgumentParser) -> None:
     from .new import TEMPLATES
 
@@ -380,6 +399,13 @@ COMMANDS: Final[dict[str, Command]] = {
         "audit",
         _audit,
         epilog="Exit status: 0 done, 1 the log was changed, 2 wrong usage, or no such log.",
+    ),
+    "pins": Command(
+        "show and approve what servers say of their tools",
+        ".pins",
+        "pins",
+        _pins,
+        epilog="Starts nothing. Exit status: 0 done, 1 something waits for approval, 2 wrong usage, or no such tool.",
     ),
     "new": Command(
         "make a directory with a server, its tests and its project",

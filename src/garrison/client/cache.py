@@ -3,7 +3,7 @@
 Rules of this file:
 - A result is kept for `ttlMs`, at most a day; never one that came from a retry with answers.
 - A notification that something changed drops what it may have changed, at once and also for requests under way.
-- The cache belongs to one client, so to one authorization context; `cacheScope` asks for no more than that.
+- The cache belongs to one client. When that is somebody else to the server than before, what is not `public` goes.
 
 Spec: 2026-07-28 server/utilities/caching.
 """
@@ -79,6 +79,13 @@ class Cache:
         for key in tuple(self._entries):
             read = key[0] == "resources/read" and key[1] is not None
             if key[0] in methods or (updated and read and str(uri).startswith(str(key[1]))):
+                self._drop(key)
+
+    def leave(self) -> None:
+        """Drops what only the one who asked may see, also of requests under way."""
+        self.generation += 1
+        for key, (_, _, result) in tuple(self._entries.items()):
+            if result.cache_scope != "public":
                 self._drop(key)
 
     def clear(self) -> None:

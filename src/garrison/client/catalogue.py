@@ -3,6 +3,8 @@
 Rules of this file:
 - Over HTTP, a tool with an invalid `x-mcp-header` annotation is left out of listings, with a warning.
 - An output schema is compiled when the first structured result of its tool comes.
+- When the list has changed, what was known of a tool holds until it is listed again: who says that the list has changed
+  and then gives none has not got rid of the schema.
 
 Spec: 2026-07-28 server/tools "Structured Content", basic/transports/streamable-http "Custom Headers".
 """
@@ -14,13 +16,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import InvalidArguments, OutputInvalid, ProtocolViolation
+from ..errors import InvalidArguments, OutputInvalid
 from ..protocol import types as t
 from ..protocol.headers import MirrorError, mirrors, param_headers
+from .words import refused, said
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ..errors import ProtocolViolation
     from ..protocol.headers import Mirror
     from ..protocol.schema import Schema
 
@@ -48,6 +52,8 @@ class Catalogue:
     def __init__(self, *, most: int) -> None:
         self._most = most
         self._tools: dict[str, _Known] = {}
+        self._former: dict[str, _Known] = {}
+        """Of before the last change, until the tools are listed again."""
         self.changes = 0
         """How often the list was forgotten."""
         self.complete = False
@@ -55,9 +61,20 @@ class Catalogue:
 
     def forget(self) -> None:
         """Forgets all tools: the server's list has changed."""
-        self._tools.clear()
+        if self._tools:
+            self._former, self._tools = self._tools, {}
         self.changes += 1
         self.complete = False
+
+    def learnt(self, changes: int) -> None:
+        """Says that every page was learnt, and what `changes` was before the first one."""
+        self.complete = changes == self.changes
+        if self.complete:
+            self._former.clear()
+
+    def give_up(self) -> None:
+        """Says that the list cannot be had: what was known before holds until the next change."""
+        self.complete = True
 
     def learn(self, result: t.ListToolsResult, *, mirrored: bool) -> t.ListToolsResult:
         """Remembers the tools of one page, and returns it without those that must not be offered.
@@ -72,6 +89,7 @@ class Catalogue:
                 found = mirrors(tool.input_schema) if mirrored else ()
             except MirrorError as exc:
                 _log.warning("Tool %.128r is left out: %s", tool.name, exc)
+                self._tools.pop(tool.name, None)
                 continue
             kept.append(tool)
             if len(self._tools) < self._most:
@@ -81,6 +99,11 @@ class Catalogue:
     def knows(self, name: str) -> bool:
         """True when the tool was listed."""
         return name in self._tools
+
+    def knew_output(self, name: str) -> bool:
+        """True when the tool had an output schema before the last change."""
+        known = self._former.get(name)
+        return known is not None and known.output_schema is not None
 
     def headers(self, name: str, arguments: Mapping[str, object]) -> list[tuple[str, str]]:
         """The headers that mirror these arguments; none for a tool that was not listed.
@@ -103,11 +126,11 @@ class Catalogue:
             OutputInvalid: the result breaks the schema, or structured content is missing.
             ProtocolViolation: the schema itself is not one.
         """
-        known = self._tools.get(name)
+        known = self._tools.get(name) or self._former.get(name)
         if known is None or known.output_schema is None or result.is_error:
             return
         if result.structured_content is t.UNSET:
-            raise OutputInvalid(f"{name}: the tool has an output schema, and the result has no structured content")
+            raise _refused(f"{name}: the tool has an output schema, and the result has no structured content")
         schema = known.schema
         if schema is None:
             from ..protocol.schema import Schema, SchemaError  # lazy: most tools have no output schema
@@ -115,7 +138,12 @@ class Catalogue:
             try:
                 schema = known.schema = Schema(known.output_schema)
             except SchemaError as exc:
-                raise ProtocolViolation(f"{name}: its output schema cannot be used: {exc}") from None
+                text = f"{name}: its output schema cannot be used: {said(exc)}"
+                raise refused(text, method="tools/call") from None
         if not schema.is_valid(result.structured_content):
             problems = "; ".join(schema.problems(result.structured_content))
-            raise OutputInvalid(f"{name}: the structured content breaks the output schema: {problems}")
+            raise _refused(f"{name}: the structured content breaks the output schema: {said(problems)}")
+
+
+def _refused(text: str) -> ProtocolViolation:
+    return refused(text, method="tools/call", kind=OutputInvalid)

@@ -1,7 +1,7 @@
 """`Client`: one server, whichever revision it speaks and however it is reached.
 
 Rules of this file:
-- A method here words a request, lets `Link` carry it, and reads the result into its type. It knows no transport.
+- A method here words a request, lets `Conversation` carry it, and `Results` read what comes. It knows no transport.
 - Whatever a server sends ends in a typed result or one `ClientError`; the client stays usable after it.
 - A request is carried out at most once unless doing it twice changes nothing: only then is it sent again by itself.
 
@@ -13,20 +13,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from ..errors import ClientError, ConfigurationError, ProtocolViolation, RemoteError, ToolError
+from ..errors import ClientError, ConfigurationError, RemoteError, ToolError
 from ..policy import SecurityPolicy
 from ..protocol import types as t
-from .cache import Cache
 from .catalogue import Catalogue
 from .conversation import Answered, Conversation
 from .handlers import Answers
 from .negotiation import allowed_versions
+from .results import Results
 from .subscriptions import Subscription
 from .targets import Reach, authorizer_for, settle, transport_for
+from .words import said_lines
 
 if TYPE_CHECKING:
     import os
@@ -36,16 +37,14 @@ if TYPE_CHECKING:
     from ..auth.client.settings import AuthSettings
     from ..policy.tls import TlsClientConfig
     from ..protocol.envelope import Notification
+    from ..safe.sandbox import Sandbox
     from .handlers import ElicitHandler, RootsHandler, SampleHandler
     from .http import Challenge
+    from .launching import SandboxMode
     from .negotiation import Era
     from .targets import Target
 
 __all__ = ["Client"]
-
-T = TypeVar("T", bound=t.Result)
-C = TypeVar("C", bound=t.CacheableResult)
-P = TypeVar("P", bound=t.PaginatedResult)
 
 _HEADER_MISMATCH: Final = -32020
 
@@ -63,8 +62,8 @@ class Client:
 
     Args:
         target: a URL (https, or http on loopback; wss, or ws on loopback), `unix:` and the path of a socket, a list of
-            program and arguments, a server object, or a transport. In place of a text, the configuration object:
-            `HttpTransportConfig`, `WebSocketConfig`, `UnixSocketConfig`.
+            program and arguments, a server object, or a transport. In place of a text or a list, the configuration
+            object: `HttpTransportConfig`, `WebSocketConfig`, `UnixSocketConfig`, `Launch`.
         name, version: what the client calls itself.
         token: a bearer token, sent to the origin of the URL only.
         headers: further HTTP headers.
@@ -84,7 +83,9 @@ class Client:
         auth: how to get tokens, in place of `token` and `challenge`: `OAuth`, `ClientCredentials`, `WorkloadIdentity`
             or `EnterpriseAuthorization`. For https and wss. What it fetches does not go through `proxy`.
         env, cwd: environment variables and directory of a local server. It inherits PATH, HOME and the like only.
-        on_stderr: gets what a local server writes on standard error.
+        sandbox: what a local server may touch: a `Sandbox`; `auto` for one that shows it the system and its own code,
+            where such a one can be had; `landlock` or `bubblewrap` for that one. None by default. `Launch` has more.
+        on_stderr: gets what a local server writes on standard error, up to 1 MiB a minute: untrusted bytes.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -118,6 +119,7 @@ class Client:
         auth: AuthSettings | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
+        sandbox: Sandbox | SandboxMode | None = None,
         on_stderr: Callable[[bytes], None] | None = None,
     ) -> None:
         if version is None:
@@ -134,23 +136,38 @@ class Client:
             auth=self._authorizer,
             env=env,
             cwd=cwd,
+            sandbox=sandbox,
             on_stderr=on_stderr,
         )
         self._limits = policy.limits
         self._on_log, self._on_progress, self._on_notification = on_log, on_progress, on_notification
-        self._cache = Cache() if cache else None
         self._conversation = Conversation(
             lambda: transport_for(target, reach),
             policy=policy,
             versions=allowed_versions(versions, era),
             info={"name": name, "version": version},
             timeout=timeout,
-            answers=Answers(on_elicit=on_elicit, on_sample=on_sample, on_roots=on_roots, timeouts=policy.timeouts),
+            answers=Answers(
+                on_elicit=on_elicit,
+                on_sample=on_sample,
+                on_roots=on_roots,
+                timeouts=policy.timeouts,
+                most=policy.limits.in_flight,
+            ),
             log_level=log_level,
             on_notification=self._heard,
             on_missed=self._missed,
         )
-        self._catalogue = Catalogue(most=policy.limits.json_items)
+        self._catalogue = Catalogue(most=policy.limits.tools)
+        self._results = Results(
+            self._conversation,
+            policy=policy,
+            timeout=timeout,
+            cache=cache,
+            whoami=lambda: self.whoami,
+            on_progress=on_progress,
+            on_other=self._catalogue.forget,
+        )
         self._learning = asyncio.Lock()
 
     # Connection.
@@ -191,7 +208,10 @@ class Client:
         Raises:
             AuthorizationFailed: the store cannot be used.
         """
-        return True if self._authorizer is None else await self._authorizer.sign_out()
+        try:
+            return True if self._authorizer is None else await self._authorizer.sign_out()
+        finally:
+            self._results.recognize()
 
     # What is known of the server.
 
@@ -216,6 +236,12 @@ class Client:
         return self._conversation.agreed().instructions
 
     @property
+    def tools_version(self) -> int:
+        """Another number whenever the server's tools are, or may be, other than they were: it said so, or it was
+        started anew."""
+        return self._catalogue.changes
+
+    @property
     def dropped(self) -> Mapping[str, int]:
         """How many messages arrived that belonged to nothing, by kind."""
         link = self._conversation.link
@@ -229,7 +255,7 @@ class Client:
         """What the server speaks and offers. Of an older server: what it said in its handshake."""
         link = await self._conversation.ready()
         if link.modern:
-            return await self._fetch("server/discover", {}, None, t.DiscoverResult, timeout, meta)
+            return await self._results.fetch("server/discover", {}, None, t.DiscoverResult, timeout, meta)
         known = self._conversation.agreed()
         return t.DiscoverResult(
             supported_versions=[known.revision.version],
@@ -246,58 +272,66 @@ class Client:
         self, cursor: str | None = None, *, timeout: float | None = None, meta: Mapping[str, object] | None = None
     ) -> t.ListToolsResult:
         """One page of tools. Over HTTP, tools with invalid `x-mcp-header` annotations are left out."""
-        result = await self._page("tools/list", cursor, t.ListToolsResult, timeout, meta)
+        result = await self._results.page("tools/list", cursor, t.ListToolsResult, timeout, meta)
         return self._catalogue.learn(result, mirrored=self._conversation.mirrors)
 
     async def list_resources(
         self, cursor: str | None = None, *, timeout: float | None = None, meta: Mapping[str, object] | None = None
     ) -> t.ListResourcesResult:
         """One page of resources."""
-        return await self._page("resources/list", cursor, t.ListResourcesResult, timeout, meta)
+        return await self._results.page("resources/list", cursor, t.ListResourcesResult, timeout, meta)
 
     async def list_resource_templates(
         self, cursor: str | None = None, *, timeout: float | None = None, meta: Mapping[str, object] | None = None
     ) -> t.ListResourceTemplatesResult:
         """One page of resource templates."""
-        return await self._page("resources/templates/list", cursor, t.ListResourceTemplatesResult, timeout, meta)
+        return await self._results.page(
+            "resources/templates/list", cursor, t.ListResourceTemplatesResult, timeout, meta
+        )
 
     async def list_prompts(
         self, cursor: str | None = None, *, timeout: float | None = None, meta: Mapping[str, object] | None = None
     ) -> t.ListPromptsResult:
         """One page of prompts."""
-        return await self._page("prompts/list", cursor, t.ListPromptsResult, timeout, meta)
+        return await self._results.page("prompts/list", cursor, t.ListPromptsResult, timeout, meta)
 
     async def tools(
         self, *, timeout: float | None = None, meta: Mapping[str, object] | None = None
     ) -> AsyncIterator[t.Tool]:
-        """All tools, page by page, up to `Limits.pages` pages."""
+        """All tools, page by page: up to `Limits.tools`, from up to `Limits.pages` pages, within `Timeouts.listing`.
+
+        Raises:
+            ProtocolViolation: there are more, one is larger than `Limits.definition_bytes`, or the pages have no end.
+            RequestTimeout: they take longer.
+        """
+        self._results.recognize()
         changes = self._catalogue.changes
-        async for page in self._pages("tools/list", t.ListToolsResult, timeout, meta):
+        async for page in self._results.pages("tools/list", t.ListToolsResult, timeout, meta):
             for tool in self._catalogue.learn(page, mirrored=self._conversation.mirrors).tools:
                 yield tool
-        self._catalogue.complete = changes == self._catalogue.changes
+        self._catalogue.learnt(changes)
 
     async def resources(
         self, *, timeout: float | None = None, meta: Mapping[str, object] | None = None
     ) -> AsyncIterator[t.Resource]:
-        """All resources, page by page, up to `Limits.pages` pages."""
-        async for page in self._pages("resources/list", t.ListResourcesResult, timeout, meta):
+        """All resources, page by page, up to `Limits.listed`; otherwise as `tools`."""
+        async for page in self._results.pages("resources/list", t.ListResourcesResult, timeout, meta):
             for resource in page.resources:
                 yield resource
 
     async def resource_templates(
         self, *, timeout: float | None = None, meta: Mapping[str, object] | None = None
     ) -> AsyncIterator[t.ResourceTemplate]:
-        """All resource templates, page by page, up to `Limits.pages` pages."""
-        async for page in self._pages("resources/templates/list", t.ListResourceTemplatesResult, timeout, meta):
+        """All resource templates, page by page, up to `Limits.listed`; otherwise as `tools`."""
+        async for page in self._results.pages("resources/templates/list", t.ListResourceTemplatesResult, timeout, meta):
             for template in page.resource_templates:
                 yield template
 
     async def prompts(
         self, *, timeout: float | None = None, meta: Mapping[str, object] | None = None
     ) -> AsyncIterator[t.Prompt]:
-        """All prompts, page by page, up to `Limits.pages` pages."""
-        async for page in self._pages("prompts/list", t.ListPromptsResult, timeout, meta):
+        """All prompts, page by page, up to `Limits.listed`; otherwise as `tools`."""
+        async for page in self._results.pages("prompts/list", t.ListPromptsResult, timeout, meta):
             for prompt in page.prompts:
                 yield prompt
 
@@ -334,17 +368,20 @@ class Client:
                 raise
             await self._learn(name, fresh=True)  # the tool's headers may have changed since it was listed
             raw = await self._call_tool(name, given, timeout, meta, on_progress)
-        result = self._read("tools/call", raw, t.CallToolResult)
-        if result.structured_content is not t.UNSET and not self._catalogue.knows(name):
+        result = self._results.read("tools/call", raw, t.CallToolResult)
+        if not self._catalogue.knows(name) and (
+            result.structured_content is not t.UNSET or self._catalogue.knew_output(name)
+        ):
             try:
                 await self._learn(name, fresh=False)
             except ClientError as exc:
                 # The tool was called and has its result; that its listing cannot be had must not hide it.
                 _log.warning("The output schema of %.128r is not known: %s", name, exc)
-                self._catalogue.complete = True
+                self._catalogue.give_up()
         self._catalogue.check(name, result)
         if raise_on_error and result.is_error:
-            raise ToolError("\n".join(part.text for part in result.content if isinstance(part, t.TextContent)))
+            texts = [part.text for part in result.content if isinstance(part, t.TextContent)]
+            raise ToolError(said_lines("\n".join(texts)))
         return result
 
     async def _call_tool(
@@ -369,7 +406,7 @@ class Client:
         self, uri: str, *, timeout: float | None = None, meta: Mapping[str, object] | None = None
     ) -> t.ReadResourceResult:
         """The contents of a resource."""
-        return await self._fetch("resources/read", {"uri": uri}, uri, t.ReadResourceResult, timeout, meta)
+        return await self._results.fetch("resources/read", {"uri": uri}, uri, t.ReadResourceResult, timeout, meta)
 
     async def get_prompt(
         self,
@@ -384,7 +421,7 @@ class Client:
         if arguments is not None:
             params["arguments"] = arguments
         answered = await self._ask("prompts/get", params, timeout, meta, safe=True)
-        return self._read("prompts/get", answered.raw, t.GetPromptResult)
+        return self._results.read("prompts/get", answered.raw, t.GetPromptResult)
 
     async def complete(
         self,
@@ -407,7 +444,7 @@ class Client:
         if context is not None:
             params["context"] = {"arguments": context}
         answered = await self._ask("completion/complete", params, timeout, meta, safe=True)
-        return self._read("completion/complete", answered.raw, t.CompleteResult).completion
+        return self._results.read("completion/complete", answered.raw, t.CompleteResult).completion
 
     async def request(
         self,
@@ -474,69 +511,11 @@ class Client:
             method, params, timeout=timeout, meta=meta, safe=safe, on_progress=self._on_progress
         )
 
-    # How results are read.
-
-    def _read(self, method: str, raw: dict[str, object], kind: type[T]) -> T:
-        revision = self._conversation.agreed().revision
-        if not revision.modern:
-            raw = revision.upgrade_result(method, raw)
-        try:
-            return t.convert(raw, kind)
-        except msgspec.ValidationError as exc:
-            raise ProtocolViolation(f"{method}: {exc}") from None
-
-    async def _fetch(
-        self,
-        method: str,
-        params: Mapping[str, object],
-        subject: str | None,
-        kind: type[C],
-        timeout: float | None,
-        meta: Mapping[str, object] | None,
-    ) -> C:
-        """A request whose result may be kept, by method and subject."""
-        cache, key = self._cache if meta is None else None, (method, subject)
-        clock = asyncio.get_running_loop().time
-        generation = 0
-        if cache is not None:
-            found = cache.get(key, clock())
-            if isinstance(found, kind):
-                return found
-            generation = cache.generation
-        answered = await self._ask(method, params, timeout, meta, safe=True)
-        result = self._read(method, answered.raw, kind)
-        if cache is not None and not answered.asked:
-            cache.put(key, result, size=answered.size, now=clock(), generation=generation)
-        return result
-
-    async def _page(
-        self, method: str, cursor: str | None, kind: type[P], timeout: float | None, meta: Mapping[str, object] | None
-    ) -> P:
-        params: dict[str, object] = {} if cursor is None else {"cursor": cursor}
-        return await self._fetch(method, params, cursor, kind, timeout, meta)
-
-    async def _pages(
-        self, method: str, kind: type[P], timeout: float | None, meta: Mapping[str, object] | None
-    ) -> AsyncIterator[P]:
-        cursor: str | None = None
-        seen: set[str] = set()
-        for _ in range(self._limits.pages):
-            page = await self._page(method, cursor, kind, timeout, meta)
-            yield page
-            cursor = page.next_cursor
-            if cursor is None:
-                return
-            if cursor in seen:
-                raise ProtocolViolation(f"{method}: the pages go round in a circle")
-            seen.add(cursor)
-        raise ProtocolViolation(f"{method}: more than {self._limits.pages} pages")
-
     async def _learn(self, name: str, *, fresh: bool) -> None:
         """Lists the tools for what must be known of this one: once for each change, however many calls wait for it."""
         if fresh:
             self._catalogue.forget()
-            if self._cache is not None:
-                self._cache.changed("notifications/tools/list_changed")
+            self._results.changed("notifications/tools/list_changed")
         async with self._learning:
             if not self._catalogue.complete and not self._catalogue.knows(name):
                 async for _ in self.tools():
@@ -546,9 +525,8 @@ class Client:
 
     def _heard(self, notification: Notification) -> None:
         method, params = notification.method, notification.params
-        if self._cache is not None:
-            uri = params.get("uri")
-            self._cache.changed(method, uri if isinstance(uri, str) else None)
+        uri = params.get("uri")
+        self._results.changed(method, uri if isinstance(uri, str) else None)
         if method == "notifications/tools/list_changed":
             self._catalogue.forget()
         link = self._conversation.link
@@ -558,7 +536,7 @@ class Client:
             try:
                 message = t.convert(params, t.LoggingMessageParams)
             except msgspec.ValidationError:
-                _log.warning("The server sent a malformed log message")
+                link.drop("malformed")
             else:
                 link.run_callback(self._on_log, message)
         if self._on_notification is not None:
@@ -566,5 +544,4 @@ class Client:
 
     def _missed(self) -> None:
         self._catalogue.forget()
-        if self._cache is not None:
-            self._cache.clear()
+        self._results.clear()

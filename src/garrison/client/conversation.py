@@ -12,43 +12,48 @@ basic/transports "Session Management".
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 
-from ..errors import ConfigurationError, ConnectionFailed, ConnectionLost, HttpError, ProtocolViolation, RemoteError
+from .. import events
+from ..errors import ConfigurationError, ConnectionFailed, ConnectionLost, HttpError, RemoteError
 from ..protocol import revisions
 from ..protocol import types as t
 from .link import Link
 from .negotiation import UNSUPPORTED_VERSION, NoHandshake, choose, handshake, negotiate
 from .subscriptions import LegacySubscriptions, ModernSource
+from .words import refused, said
 
 if TYPE_CHECKING:
     from ..policy import SecurityPolicy
     from ..protocol.envelope import Notification
     from .handlers import Answers
     from .negotiation import Agreement
-    from .transport import ClientTransport
+    from .transport import Call, ClientTransport
 
 __all__ = ["Answered", "Conversation"]
 
 _INPUT_REQUIRED: Final = frozenset({"tools/call", "resources/read", "prompts/get"})
 _RENEWALS: Final = 3
 """Sessions that one request may lose before it fails."""
-_RESTARTS: Final = 3
-_RESTART_WINDOW: Final = 60.0
+_RESTARTS: Final = 5
+_RESTART_WINDOW: Final = 600.0
+_FIRST_PAUSE: Final = 0.1
+"""Seconds before a server is started again; each further time within the window twice as long."""
 
 
 class Answered:
-    """A result as it came, how many bytes it had, and whether the server asked for input first."""
+    """A result as it came, the call that it ended, and whether the server asked for input first."""
 
-    __slots__ = ("asked", "raw", "size")
+    __slots__ = ("asked", "call", "raw")
 
-    def __init__(self, raw: dict[str, object], size: int, asked: bool) -> None:
+    def __init__(self, raw: dict[str, object], call: Call, asked: bool) -> None:
         self.raw = raw
-        self.size = size
+        self.call = call
         self.asked = asked
 
 
@@ -105,12 +110,18 @@ class Conversation:
         self._on_notification = on_notification
         self._meeting: Link | None = None
         self._lock = asyncio.Lock()
-        self._restarts: deque[float] = deque(maxlen=_RESTARTS)
+        self._restarts: deque[float] = deque()
 
     @property
     def mirrors(self) -> bool:
         """True where arguments are mirrored in headers."""
         return self.link is not None and self.link.modern and self.link.transport.http
+
+    @property
+    def credential(self) -> object:
+        """Something that is another one once the transport sends another credential than before."""
+        # Of a transport that sends the same one for ever there is nothing to be known.
+        return 0 if self.link is None else getattr(self.link.transport, "credential", 0)
 
     def agreed(self) -> Agreement:
         """What was agreed with the server. Raises `ConnectionLost` before there is anything."""
@@ -181,9 +192,20 @@ class Conversation:
         if not link.modern:
             raise ConnectionLost("The connection ended, and with it the session: connect a new client")
         now = asyncio.get_running_loop().time()
-        if len(self._restarts) == _RESTARTS and now - self._restarts[0] < _RESTART_WINDOW:
-            raise ConnectionLost(f"The server ended more than {_RESTARTS} times within {_RESTART_WINDOW:g} s")
+        while self._restarts and now - self._restarts[0] >= _RESTART_WINDOW:
+            self._restarts.popleft()
+        if len(self._restarts) >= _RESTARTS:
+            text = f"The server ended more than {_RESTARTS} times within {_RESTART_WINDOW:g} s; connect a new client"
+            # Only a server that is started has a name of ours.
+            about = events.Event("launch.limited", server=getattr(link.transport, "name", ""))
+            events.record("launch.limited", text, about=about)
+            raise ConnectionLost(text)
+        # Up to half as long again, so that many clients do not all start their servers at once.
+        pause = _FIRST_PAUSE * 2 ** len(self._restarts) * (1 + os.urandom(1)[0] / 512)
         self._restarts.append(now)
+        await asyncio.sleep(pause)
+        if self.closed:
+            raise ConnectionLost("The client is closed")
         self.missed()
         await link.transport.open()
 
@@ -277,12 +299,16 @@ class Conversation:
                 raise
             kind = raw.get("resultType", "complete")
             if kind == "complete" or not link.modern:
-                return Answered(raw, call.size, rounds > 0)
+                return Answered(raw, call, rounds > 0)
             if kind != "input_required" or method not in _INPUT_REQUIRED:
-                raise ProtocolViolation(f"{method}: a result of type {str(kind)[:64]!r} is not allowed here")
+                raise refused(f"{method}: a result of type {said(kind, 64)!r} is not allowed here", method=method)
             rounds += 1
             if rounds > self._limits.rounds:
-                raise ProtocolViolation(f"{method}: the server asked back more than {self._limits.rounds} times")
+                raise refused(
+                    f"{method}: the server asked back more than {self._limits.rounds} times",
+                    method=method,
+                    setting="Limits.rounds",
+                )
             sent = await self._retry(method, params, raw)
 
     async def _retry(
@@ -291,9 +317,9 @@ class Conversation:
         """The parameters of a retry: the original ones, the answers, and the state as it came."""
         requests, state = raw.get("inputRequests"), raw.get("requestState")
         if not (requests is None or isinstance(requests, dict)) or not (state is None or isinstance(state, str)):
-            raise ProtocolViolation(f"{method}: inputRequests or requestState is malformed")
+            raise refused(f"{method}: inputRequests or requestState is malformed", method=method)
         if requests is None and state is None:
-            raise ProtocolViolation(f"{method}: input is required, but none is asked for")
+            raise refused(f"{method}: input is required, but none is asked for", method=method)
         retry = dict(params)
         if requests is not None:
             retry["inputResponses"] = await self._answers.all(cast("dict[str, object]", requests))

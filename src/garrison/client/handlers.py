@@ -4,7 +4,7 @@ Rules of this file:
 - A capability is declared exactly when its handler is given.
 - A question is read into its type before the handler sees it, and the handler's answer is read into its type before it
   is sent; neither side passes anything through.
-- Questions of one round run side by side, each bounded by `Timeouts.ask`.
+- Questions of one round run side by side, at most `Limits.in_flight`, each bounded by `Timeouts.ask`.
 
 Spec: 2026-07-28 client/elicitation, client/sampling, client/roots, basic/patterns/mrtr.
 """
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import msgspec
 
-from ..errors import ConfigurationError, InputDeclined, ProtocolViolation
+from ..errors import ConfigurationError, InputDeclined
 from ..protocol import types as t
+from .words import refused, said
 
 if TYPE_CHECKING:
     from ..policy import Timeouts
@@ -68,6 +69,7 @@ class Answers:
         on_sample: lets a language model write a message.
         on_roots: the roots, or what returns them; each a `Root`, a `file://` URI or a path.
         timeouts: `ask` bounds one answer.
+        most: questions of one round.
     """
 
     def __init__(
@@ -77,11 +79,13 @@ class Answers:
         on_sample: SampleHandler | None,
         on_roots: RootsHandler | None,
         timeouts: Timeouts,
+        most: int = 128,
     ) -> None:
         self._elicit = on_elicit
         self._sample = on_sample
         self._roots = on_roots
         self._patience = timeouts.ask
+        self._most = most
 
     def capabilities(self, version: str, *, modern: bool) -> dict[str, object]:
         """The capabilities as declared in one revision."""
@@ -110,12 +114,14 @@ class Answers:
             InputDeclined: there is no handler for one of them; then none is asked.
             ProtocolViolation: a question is not what the protocol allows.
         """
+        if len(requests) > self._most:
+            raise refused(f"The server asked more than {self._most} questions at once", setting="Limits.in_flight")
         questions: list[tuple[str, str, object]] = []
         for key, request in requests.items():
             fields = cast("dict[str, object]", request) if isinstance(request, dict) else {}
             method = fields.get("method")
             if not isinstance(method, str) or method not in t.ANSWERS:
-                raise ProtocolViolation(f"inputRequests.{key}: not a question that a server may ask")
+                raise refused(f"inputRequests.{said(key, 64)}: not a question that a server may ask")
             if not self.has(method):
                 raise InputDeclined(f"The server asked for {method}, and this client has no handler for it")
             questions.append((key, method, fields.get("params", {})))
@@ -152,12 +158,12 @@ class Answers:
             question = _read(method, params, t.ElicitParams)
             form = cast("t.ElicitFormParams | t.ElicitUrlParams", question)
             if isinstance(form, t.ElicitUrlParams) and version < _URL_MODE_SINCE:
-                raise ProtocolViolation(f"{method}: elicitation.url was not declared")
+                raise refused(f"{method}: elicitation.url was not declared", method=method)
             return _answer(method, await _value(self._elicit(form)))
         if method == "sampling/createMessage" and self._sample is not None:
             wanted = _read(method, params, t.CreateMessageParams)
             if wanted.tools is not None or wanted.tool_choice is not None:
-                raise ProtocolViolation(f"{method}: sampling.tools was not declared")
+                raise refused(f"{method}: sampling.tools was not declared", method=method)
             return _answer(method, await _value(self._sample(wanted)))
         if method == "roots/list" and self._roots is not None:
             roots = cast("Roots", await _value(self._roots())) if callable(self._roots) else self._roots
@@ -169,7 +175,7 @@ def _read(method: str, params: object, kind: type[T]) -> T:
     try:
         return t.convert(params, kind)
     except msgspec.ValidationError as exc:
-        raise ProtocolViolation(f"{method}: {exc}") from None
+        raise refused(f"{method}: {said(exc)}", method=method) from None
 
 
 async def _value(answer: object) -> object:

@@ -9,6 +9,8 @@ Rules of this file:
 - A request is sent twice only if the server cannot have carried it out, or if doing it twice changes nothing. One that
   was refused with 429 or 503 and a short `Retry-After` was not carried out: it is sent again when the server says.
 - Sessions, the stream of GET and resumption exist only after a handshake.
+- A stream that broke is opened again after a time with some jitter: the server's, within bounds, and longer for each
+  time that nothing came.
 
 Spec: 2026-07-28 and 2025-11-25 basic/transports; RFC 9110 section 10.2.3 (Retry-After).
 """
@@ -58,6 +60,10 @@ _SECONDS = re.compile(r"[0-9]{1,4}")
 _VERSION_HEADER_SINCE: Final = "2025-06-18"
 _RETRY: Final = 1.0
 """Seconds before a broken stream is taken up again, where the server names no time."""
+_SHORTEST_RETRY: Final = 0.1
+_LONGEST_RETRY: Final = 60.0
+"""Seconds between which a server's own time is honoured."""
+_LONGEST_ID: Final = 1024
 _HEARD: Final = 0.5
 """Seconds for the server's own stream to open before the first call."""
 _MOST_RESUMES: Final = 10
@@ -79,6 +85,17 @@ def _patience(status: int, headers: Mapping[str, str]) -> float | None:
     if status not in (429, 503) or not _SECONDS.fullmatch(text) or int(text) > _LONGEST_WAIT:
         return None
     return int(text) + 0.05 + secrets.randbelow(450) / 1000
+
+
+def _pause(retry: int | None, idle: int) -> float:
+    """Seconds before a stream is opened again.
+
+    Args:
+        retry: milliseconds that the server named.
+        idle: how often in a row it brought nothing.
+    """
+    base = _RETRY if retry is None else max(retry / 1000, _SHORTEST_RETRY)
+    return min(base * 2 ** min(idle, 5), _LONGEST_RETRY) * (1.005 + secrets.randbelow(100) / 1000)
 
 
 class HttpSettings:
@@ -226,6 +243,8 @@ class StreamableHttp:
         self._tasks: set[asyncio.Task[None]] = set()
         self._listening = False
         self._opened = asyncio.Event()
+        self.credential = 0
+        """Grows whenever another credential is sent than before."""
 
     def attach(self, receiver: Receiver) -> None:
         self._receiver = receiver
@@ -420,6 +439,7 @@ class StreamableHttp:
         finally:
             asking.cancel()
         if asking.result():
+            self.credential += 1
             await self._send(call, response)
         elif self._receiver is not None:
             self._receiver.refused(call, status, b"")
@@ -448,6 +468,7 @@ class StreamableHttp:
         """Uses this Authorization value from now on."""
         if not _VALUE.fullmatch(value):
             raise ConfigurationError("the Authorization value holds characters that a header must not hold")
+        self.credential += value != self.settings.authorization
         self.settings.authorization = value
         self._heads.clear()
 
@@ -470,14 +491,16 @@ class StreamableHttp:
         """Takes up the stream of a POST by GET until the answer has come."""
         parser = response.parser
         last, retry = (parser.last_event_id, parser.retry) if parser is not None else ("", None)
+        idle = 0
         for _ in range(_MOST_RESUMES):
-            await asyncio.sleep(_RETRY if retry is None else retry / 1000 + 0.005)
+            await asyncio.sleep(_pause(retry, idle))
             stream = await self._get(last)
             if call.future.done():
                 return
             if stream.status >= 400:
                 break
             last, retry = stream.last or last, stream.retry if stream.retry is not None else retry
+            idle = 0 if stream.events else idle + 1
         raise ConnectionLost(f"{call.method}: the event stream ended before the answer")
 
     async def _listen(self) -> None:
@@ -494,15 +517,15 @@ class StreamableHttp:
                 last, retry = stream.last or last, stream.retry if stream.retry is not None else retry
                 idle = 0 if stream.events else idle + 1
             self._opened.set()
-            await asyncio.sleep(_RETRY * 2 ** min(idle, 5) if retry is None else retry / 1000 + 0.005)
+            await asyncio.sleep(_pause(retry, idle))
         self._listening = False
         self._opened.set()
 
     async def _get(self, last: str) -> _Ended:
         extra = "Accept: text/event-stream\r\n" + self._state()
         if last:
-            if not _VALUE.fullmatch(last):
-                raise ProtocolViolation("An event id holds characters that a header must not hold")
+            if len(last) > _LONGEST_ID or not _VALUE.fullmatch(last):
+                raise ProtocolViolation("An event id is longer than a header may be, or holds what none may hold")
             extra += f"Last-Event-ID: {last}\r\n"
         auth = self.settings.auth
         if auth is not None and auth.due:

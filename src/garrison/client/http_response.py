@@ -32,6 +32,37 @@ def media_type(headers: Mapping[str, str]) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+class _Kept:
+    """A body as it comes. However small its pieces, it takes little more memory than its bytes."""
+
+    __slots__ = ("_bytes", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._bytes: bytes | bytearray = b""
+
+    def add(self, chunk: bytes) -> bool:
+        """Keeps a piece. False when it would be too much."""
+        held = self._bytes
+        if len(held) + len(chunk) > self.limit:
+            return False
+        if not held:
+            self._bytes = chunk
+        elif isinstance(held, bytearray):
+            held += chunk
+        else:
+            self._bytes = bytearray(held) + chunk
+        return True
+
+    def content(self) -> bytes:
+        """All pieces."""
+        return bytes(self._bytes)
+
+
+def _too_large(the: str, limit: int) -> str:
+    return f"{the} answer is larger than {limit} bytes (Limits.message_bytes)"
+
+
 class Body:
     """A response whose body is kept, up to a limit. `ended` resolves to the status."""
 
@@ -39,24 +70,20 @@ class Body:
         self.status = 0
         self.headers: Mapping[str, str] = {}
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._chunks: list[bytes] = []
-        self._size = 0
-        self._limit = limit
+        self._kept = _Kept(limit)
 
     @property
     def content(self) -> bytes:
         """What came."""
-        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        return self._kept.content()
 
     def head(self, status: int, headers: Mapping[str, str]) -> None:
         self.status = status
         self.headers = headers
 
     def data(self, chunk: bytes) -> None:
-        self._size += len(chunk)
-        if self._size > self._limit:
-            raise ProtocolViolation(f"The answer is larger than {self._limit} bytes")
-        self._chunks.append(chunk)
+        if not self._kept.add(chunk):
+            raise ProtocolViolation(_too_large("The", self._kept.limit))
 
     def done(self) -> None:
         if not self.ended.done():
@@ -132,12 +159,11 @@ class PostResponse:
 
     __slots__ = (
         "_again",
-        "_chunks",
         "_heard",
+        "_kept",
         "_limit",
         "_linger",
         "_receiver",
-        "_size",
         "call",
         "connection",
         "headers",
@@ -175,8 +201,7 @@ class PostResponse:
         self._again = again
         self._heard = heard
         self._linger: asyncio.TimerHandle | None = None
-        self._chunks: list[bytes] = []
-        self._size = 0
+        self._kept = _Kept(limit)
 
     def cancel(self) -> None:
         """Stops listening, and closes the connection if the response is still coming."""
@@ -191,7 +216,7 @@ class PostResponse:
         """Makes ready for another response."""
         self.connection = connection
         self.headers, self.status, self.parser = {}, 0, None
-        self._chunks, self._size = [], 0
+        self._kept = _Kept(self._limit)
 
     def head(self, status: int, headers: Mapping[str, str]) -> None:
         self.status, self.headers = status, headers
@@ -207,15 +232,13 @@ class PostResponse:
 
     def data(self, chunk: bytes) -> None:
         if self.parser is None:
-            self._size += len(chunk)
-            if self._size > self._limit:
-                raise ProtocolViolation(f"{self.call.method}: the answer is larger than {self._limit} bytes")
-            self._chunks.append(chunk)
+            if not self._kept.add(chunk):
+                raise ProtocolViolation(_too_large(f"{self.call.method}: the", self._kept.limit))
             return
         try:
             events = self.parser.feed(chunk)
         except MessageTooLarge as exc:
-            raise ProtocolViolation(f"{self.call.method}: {exc}") from None
+            raise ProtocolViolation(f"{self.call.method}: {exc} (Limits.message_bytes)") from None
         for event in events:
             if event.data and event.event == "message":
                 self._receiver.receive(event.data, self.call)
@@ -228,7 +251,7 @@ class PostResponse:
         call = self.call
         if call.future.done():
             return
-        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        body = self._kept.content()
         if self.status == 200 and self.parser is None:
             self._receiver.receive(body, call)
             if not call.future.done():

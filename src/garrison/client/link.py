@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 
+from .. import events
 from ..errors import (
     AuthenticationRequired,
     ClientError,
@@ -33,7 +34,6 @@ from ..errors import (
     InvalidRequest,
     ParseError,
     ProtocolViolation,
-    RemoteError,
     RequestTimeout,
 )
 from ..protocol import types as t
@@ -47,6 +47,7 @@ from ..protocol.envelope import (
 )
 from ..protocol.json import decoder, encode, encode_text
 from .transport import Call
+from .words import remote_error, said
 
 if TYPE_CHECKING:
     from ..policy import Limits, Timeouts
@@ -60,6 +61,7 @@ SUBSCRIPTION_ID: Final = "io.modelcontextprotocol/subscriptionId"
 _RESERVED: Final = "io.modelcontextprotocol/"
 _NO_ANSWER: Final = frozenset({401, 405})
 """Statuses that say something about HTTP, whatever error their body holds."""
+_NOT_FOR_CLIENTS: Final = frozenset({"notifications/initialized", "notifications/roots/list_changed"})
 _INFINITE: Final = float("inf")
 _COUNT_BITS: Final = 28
 
@@ -290,7 +292,7 @@ class Link:
         A server that reports faster than the function takes it is not queued for: what comes meanwhile is dropped.
         """
         if len(self._callbacks) >= self._limits.in_flight:
-            self._drop("report")
+            self.drop("report")
             return
         try:
             result = callback(*arguments)
@@ -325,9 +327,9 @@ class Link:
             value = self._decode(data)
         except ParseError as exc:
             if call is None:
-                self._drop("malformed")
+                self.drop("malformed")
             else:
-                self.fail(call, ProtocolViolation(f"{call.method}: {exc}"))
+                self.fail(call, ProtocolViolation(f"{call.method}: {said(exc)}"))
             return
         if type(value) is list and self.revision is not None and self.revision.batches:
             for item in cast("list[object]", value)[: self._limits.batch]:
@@ -337,10 +339,11 @@ class Link:
 
     def too_large(self) -> None:
         """A message was dropped by the frame reader; when only one call waits it was surely that one's."""
-        self._drop("too large")
+        self.drop("too large")
         waiting = [call for call in self._calls.values() if not call.stream]
         if len(waiting) == 1:
-            self.fail(waiting[0], ProtocolViolation(f"The answer is larger than {self._limits.message_bytes} bytes"))
+            text = f"The answer is larger than {self._limits.message_bytes} bytes (Limits.message_bytes)"
+            self.fail(waiting[0], ProtocolViolation(text))
 
     def refused(self, call: Call, status: int, body: bytes) -> None:
         """An HTTP error status: its body may still be a JSON-RPC error."""
@@ -367,6 +370,9 @@ class Link:
         """Ends one call without a result."""
         if not call.future.done():
             call.future.set_exception(error)
+            if isinstance(error, ProtocolViolation):
+                about = events.Event("response.refused", method=call.method)
+                events.record("response.refused", str(error), about=about)
 
     def lost(self, error: ConnectionLost) -> None:
         """Ends all calls without a result."""
@@ -387,9 +393,9 @@ class Link:
             identifier = cast("dict[object, object]", value).get("id") if type(value) is dict else None
             owner = call or (self._calls.get(identifier) if type(identifier) is int else None)
             if owner is None:
-                self._drop("malformed")
+                self.drop("malformed")
             else:
-                self.fail(owner, ProtocolViolation(f"{owner.method}: {exc}"))
+                self.fail(owner, ProtocolViolation(f"{owner.method}: {said(exc)}"))
             return
         if type(message) is Notification:
             self._notified(message, call)
@@ -399,7 +405,7 @@ class Link:
             identifier = getattr(message, "id", None)
             target = self._calls.get(identifier) if identifier is not None else call or self._only_waiting()
             if target is None or (call is not None and target is not call) or target.future.done():
-                self._drop("answer")
+                self.drop("answer")
                 return
             target.size = size
             self._settle(target, message)
@@ -419,7 +425,7 @@ class Link:
         code, text, data = error.code, error.message, error.data
         if self.revision is not None and not self.revision.modern:
             code, text, data = self.revision.upgrade_error(code, text, data)
-        call.future.set_exception(RemoteError(code, text, data))
+        call.future.set_exception(remote_error(code, text, data))
 
     def _notified(self, message: Notification, call: Call | None) -> None:
         params = message.params
@@ -429,6 +435,9 @@ class Link:
         if message.method == "notifications/cancelled":
             self._cancelled(params)
             return
+        if message.method in _NOT_FOR_CLIENTS:
+            self.drop("notification")
+            return
         meta = params.get("_meta")
         owner = cast("dict[str, object]", meta).get(SUBSCRIPTION_ID) if type(meta) is dict else None
         if owner is None and call is not None and call.stream:
@@ -436,7 +445,7 @@ class Link:
         if owner is not None:
             target = self._calls.get(owner) if type(owner) is int else None
             if target is None or target.on_event is None or (call is not None and target is not call):
-                self._drop("subscription")
+                self.drop("subscription")
                 return
             target.on_event(message)
         self._on_notification(message)
@@ -445,16 +454,16 @@ class Link:
         token = params.get("progressToken")
         call = self._calls.get(token) if type(token) is int else None
         if call is None or call.on_progress is None or call.future.done():
-            self._drop("progress")
+            self.drop("progress")
             return
         try:
             progress = t.convert(params, t.ProgressParams)
         except msgspec.ValidationError:
-            self._drop("malformed")
+            self.drop("malformed")
             return
         now = asyncio.get_running_loop().time()
         if not self._reports.setdefault(call.id, _Reports()).accept(progress.progress, now, self._limits.progress_rate):
-            self._drop("progress")
+            self.drop("progress")
             return
         call.deadline = min(now + call.timeout, call.latest)
         self.run_callback(call.on_progress, progress)
@@ -472,9 +481,13 @@ class Link:
 
     def _asked(self, request: Request) -> None:
         if self.modern or self.revision is None or request.id in self._questions:
-            self._drop("request")
+            self.drop("request")
         elif len(self._questions) >= self._limits.in_flight:
-            self.spawn(self._reply(encode_error(request.id, -32603, "Too many requests at once")))
+            # Who asks so much and does not read what is answered gets no answer at all.
+            if len(self._tasks) > 3 * self._limits.in_flight:
+                self.drop("request")
+            else:
+                self.spawn(self._reply(encode_error(request.id, -32603, "Too many requests at once")))
         else:
             task = self.spawn(self._answer(request, self.revision))
             self._questions[request.id] = task
@@ -553,10 +566,12 @@ class Link:
         message = encode_notification("notifications/cancelled", {"requestId": call.id, "reason": reason})
         self.spawn(self._reply(message))
 
-    def _drop(self, kind: str) -> None:
+    def drop(self, kind: str) -> None:
+        """Counts a message that is for nobody."""
         self.dropped[kind] += 1
         if self.dropped[kind] == 1:
-            _log.warning("The server sent something that belongs to nothing (%s); further ones are only counted", kind)
+            text = f"The server sent something that belongs to nothing ({kind}); further ones are only counted"
+            _log.warning("%s", text)
 
 
 def _random_ids() -> Iterator[int]:

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from ..errors import ClientError, ConnectionLost, ProtocolViolation
+from ..errors import ClientError, ConnectionLost
 from ..protocol import types as t
+from .words import refused, said
 
 if TYPE_CHECKING:
     from ..protocol.envelope import Notification
@@ -40,6 +41,8 @@ __all__ = [
 ]
 
 _MOST_FAILURES: Final = 5
+_STEADY: Final = 30.0
+"""Seconds that a connection must have held for its end to be the first one again."""
 
 
 class ToolListChanged(msgspec.Struct, frozen=True):
@@ -147,7 +150,8 @@ class Subscription:
         if self._over:
             return
         if len(self._events) >= self._most:
-            self.end(ProtocolViolation(f"More than {self._most} changes wait to be read"))
+            text = f"More than {self._most} changes wait to be read"
+            self.end(refused(text, method="subscriptions/listen", setting="Limits.subscription_events"))
             return
         self._events.append(change)
         self._wake()
@@ -200,6 +204,10 @@ class ModernSource:
         self._link: Link | None = None
         self._acknowledged: asyncio.Future[t.SubscriptionFilter] | None = None
         self._failures = 0
+        """Breaks in a row before an acknowledgement."""
+        self._breaks = 0
+        """Breaks in a row of connections that did not hold for long."""
+        self._since = 0.0
         self._closing = False
 
     async def open(self, subscription: Subscription) -> t.SubscriptionFilter:
@@ -211,7 +219,8 @@ class ModernSource:
                 return await first
         except TimeoutError:
             await self.close(subscription)
-            raise ProtocolViolation("subscriptions/listen was not acknowledged in time") from None
+            text = "subscriptions/listen was not acknowledged in time"
+            raise refused(text, method="subscriptions/listen") from None
         except BaseException:  # an opening that is given up must leave nothing behind
             await self.close(subscription)
             raise
@@ -250,6 +259,9 @@ class ModernSource:
                 return
             except ConnectionLost as exc:
                 self._failures += 1
+                now = asyncio.get_running_loop().time()
+                self._breaks = 1 if self._since and now - self._since > _STEADY else self._breaks + 1
+                self._since = 0.0
                 first = self._acknowledged
                 if self._closing or self._hub.closed:
                     self._finish(subscription, None)
@@ -260,7 +272,7 @@ class ModernSource:
             except ClientError as exc:
                 self._finish(subscription, exc)
                 return
-            pause = min(0.25 * 2**self._failures, 30.0)
+            pause = min(0.25 * 2 ** min(self._breaks, 7), 30.0)
             await asyncio.sleep(pause * (0.5 + secrets.randbelow(1000) / 2000))
 
     def _heard(self, event: Notification, subscription: Subscription) -> None:
@@ -268,7 +280,7 @@ class ModernSource:
             try:
                 granted = t.convert(event.params, t.SubscriptionsAcknowledgedParams).notifications
             except msgspec.ValidationError as exc:
-                self._finish(subscription, ProtocolViolation(f"{event.method}: {exc}"))
+                self._finish(subscription, refused(f"{event.method}: {said(exc)}", method="subscriptions/listen"))
                 return
             subscription.acknowledged = granted
             first = self._acknowledged
@@ -278,6 +290,7 @@ class ModernSource:
                 self._hub.missed()
                 subscription.offer_all()
             self._failures = 0
+            self._since = asyncio.get_running_loop().time()
             return
         change = read_change(event)
         if change is not None and _covers(subscription.wanted, change):

@@ -3,7 +3,7 @@
     "https://..."  "http://..."    HttpTransportConfig    Streamable HTTP
     "wss://..."    "ws://..."      WebSocketConfig        WebSocket
     "unix:/path/of.sock"           UnixSocketConfig       a Unix socket, one message per line
-    [program, argument, ...]                              a program that is started, over its standard streams
+    [program, argument, ...]       Launch                 a program that is started, over its standard streams
     a server object                                       a server in this process
     a client transport                                    that transport
 
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
 from ..errors import ConfigurationError
+from .launching import Launch
 from .transport import MemoryTransport, StdioTransport
 
 if TYPE_CHECKING:
@@ -31,11 +32,13 @@ if TYPE_CHECKING:
     from ..policy import SecurityPolicy
     from ..policy.tls import TlsClientConfig
     from ..policy.transports import HttpTransportConfig, UnixSocketConfig, WebSocketConfig
+    from ..safe.sandbox import Sandbox
     from .http import Challenge
+    from .launching import SandboxMode
     from .transport import ClientTransport, MemoryChannel
 
     Config = HttpTransportConfig | WebSocketConfig | UnixSocketConfig
-    Target: TypeAlias = "str | Config | Sequence[str] | InMemoryServer | ClientTransport"
+    Target: TypeAlias = "str | Config | Sequence[str] | Launch | InMemoryServer | ClientTransport"
 
 __all__ = ["InMemoryServer", "Reach", "authorizer_for", "settle", "transport_for"]
 
@@ -43,15 +46,17 @@ T = TypeVar("T")
 
 _URL: Final = "servers with a URL"
 _HTTP: Final = "servers with an https URL"
-_LOCAL: Final = "servers that are started from a list of arguments"
+_LOCAL: Final = "servers that are started"
+_LIST: Final = "servers that are started from a list of arguments"
 _OPTIONS: Final = {
     "token": _URL,
     "headers": _URL,
     "tls": _URL,
     "proxy": _HTTP,
     "challenge": _HTTP,
-    "env": _LOCAL,
-    "cwd": _LOCAL,
+    "env": _LIST,
+    "cwd": _LIST,
+    "sandbox": _LIST,
     "on_stderr": _LOCAL,
 }
 """The arguments of `Client` that are not for every server, and which they are for."""
@@ -77,6 +82,7 @@ class Reach:
     challenge: Challenge | None
     env: Mapping[str, str] | None = field(repr=False)
     cwd: str | os.PathLike[str] | None
+    sandbox: Sandbox | SandboxMode | None = None
     on_stderr: Callable[[bytes], None] | None
     auth: Authorizer | None = None
     """Of `authorizer_for`."""
@@ -150,16 +156,14 @@ def transport_for(target: Target, reach: Reach) -> ClientTransport:
         ConfigurationError: the target is nothing that can be reached, or an option does not belong to it.
         ConnectionFailed: plain http or ws to a host that is neither loopback nor named by the policy.
     """
-    if isinstance(target, Sequence):
+    if isinstance(target, Launch):
         _only(reach, _LOCAL)
-        return StdioTransport(
-            cast("Sequence[str]", target),
-            limits=reach.policy.limits,
-            timeouts=reach.policy.timeouts,
-            env=reach.env,
-            cwd=reach.cwd,
-            on_stderr=reach.on_stderr,
-        )
+        return _started(target, reach)
+    if isinstance(target, Sequence):
+        _only(reach, _LOCAL, _LIST)
+        sandbox = "off" if reach.sandbox is None else reach.sandbox
+        launch = Launch(cast("Sequence[str]", target), env=reach.env or {}, cwd=reach.cwd, sandbox=sandbox)
+        return _started(launch, reach)
     if hasattr(target, "connect_memory"):
         _only(reach)
         return MemoryTransport(cast("InMemoryServer", target).connect_memory)
@@ -172,6 +176,11 @@ def transport_for(target: Target, reach: Reach) -> ClientTransport:
         "the target is a URL, unix: and a path, a configuration object, a list of program and arguments, "
         "a server, or a client transport"
     )
+
+
+def _started(launch: Launch, reach: Reach) -> ClientTransport:
+    policy = reach.policy
+    return StdioTransport(launch, limits=policy.limits, timeouts=policy.timeouts, on_stderr=reach.on_stderr)
 
 
 def _named(text: str) -> Config:

@@ -9,23 +9,31 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from .. import events
 from ..errors import ConnectionLost
 from ..protocol.lines import TOO_LONG
 from ..transports.stdio_client import StdioProcess
+from .starting import starter_for
+from .words import said, said_lines
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from ..errors import ClientError
     from ..policy import Limits, Timeouts
     from ..protocol.envelope import Notification
     from ..protocol.lines import TooLong
     from ..protocol.types import ProgressParams
+    from .launching import Launch
 
 __all__ = ["Call", "ClientTransport", "MemoryChannel", "MemoryTransport", "OneChannel", "Receiver", "StdioTransport"]
+
+
+_STDERR: Final = 64 * 1024
+_SAID: Final = 300
+"""Characters of standard error that stand in an error."""
 
 
 class Call:
@@ -239,39 +247,49 @@ class MemoryTransport(OneChannel):
 
 
 class StdioTransport(OneChannel):
-    """A server started as a child process. See `StdioProcess`."""
+    """A server started as a child process. See `StdioProcess` and `Launch`."""
 
     def __init__(
         self,
-        argv: Sequence[str],
+        launch: Launch,
         *,
         limits: Limits,
         timeouts: Timeouts,
-        env: Mapping[str, str] | None = None,
-        cwd: str | os.PathLike[str] | None = None,
         on_stderr: Callable[[bytes], None] | None = None,
     ) -> None:
         self.process = StdioProcess(
-            argv,
+            starter_for(launch, timeouts),
             limits=limits,
             timeouts=timeouts,
+            stderr=launch.stderr,
             on_line=self._line,
             on_lost=self._lost,
-            env=env,
-            cwd=cwd,
             on_stderr=on_stderr,
+            on_flood=self._flooded,
         )
+        self.name = launch.name
+        self._launch = launch
         self._receiver: Receiver | None = None
+        self._starts = 0
 
     @property
     def down(self) -> bool:
         return not self.process.running
 
+    @property
+    def stderr(self) -> str:
+        """The last 64 KiB of standard error, of all starts, with hidden characters written out."""
+        return said_lines(self.process.stderr, _STDERR)
+
     def attach(self, receiver: Receiver) -> None:
         self._receiver = receiver
 
     async def open(self) -> None:
-        await self.process.start()
+        if not self.process.running:
+            await self.process.start()
+            self._starts += 1
+            if self._starts > 1:
+                self._record("server.restarted", "was started again", decision="noted")
 
     def send(self, call: Call) -> Awaitable[None] | None:
         return self.process.write(call.body)
@@ -291,5 +309,17 @@ class StdioTransport(OneChannel):
             self._receiver.receive(line, None)
 
     def _lost(self, error: ConnectionLost) -> None:
+        lines = self.process.stderr[-_SAID:].splitlines()
+        wrote = "\n".join(line for line in lines if line.strip())
         if self._receiver is not None:
-            self._receiver.lost(error)
+            # Its own words are the best hint at what is wrong with it.
+            self._receiver.lost(ConnectionLost(f"{error}; it wrote: {said(wrote, _SAID)}") if wrote else error)
+
+    def _flooded(self) -> None:
+        self._record("launch.limited", "writes too much on standard error: the rest is dropped", "Launch.stderr")
+
+    def _record(self, name: str, what: str, setting: str = "", decision: str = "") -> None:
+        launch = self._launch
+        about = events.Event(name, server=launch.name, target=launch.command[0])
+        text = f"{launch.name or launch.command[0]} {what}"
+        events.record(name, text, setting=setting, decision=decision, about=about)

@@ -94,6 +94,12 @@ class Limits:
     """Worker threads for synchronous handlers."""
     pages: int = 100
     """Pages a client follows in one listing."""
+    definition_bytes: int = 64 * 1024
+    """Bytes of one tool, resource, template or prompt that a server lists, as JSON, and of a cursor."""
+    tools: int = 512
+    """Tools that a client takes from one server."""
+    listed: int = 10_000
+    """Resources, templates or prompts that a client takes in one listing."""
     progress_rate: int = 100
     """Progress reports a second that a client passes on for one request; what is more is dropped."""
 
@@ -142,6 +148,9 @@ class Timeouts:
     """A client's request; progress starts it anew."""
     request_max: float = 300.0
     """A client's request, progress or not."""
+    listing: float = 30.0
+    """All pages of a client's listing. The time in which somebody is asked, or progress comes, is not counted; with
+    it a listing ends at `request_max`."""
     connect: float = 10.0
     """Opening a connection, or the first answer of a started server."""
     shutdown: float = 5.0

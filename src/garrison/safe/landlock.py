@@ -16,8 +16,11 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+
+TYPE_CHECKING = False  # type checkers know the name; `typing` costs more to load than the rest of this file
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Final
 
 __all__ = ["confine", "landlock_version", "no_new_privileges", "prctl", "supported_machine"]
 
@@ -66,13 +69,19 @@ _X32: Final = 0x40000000
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
-class _Machine(NamedTuple):
+class _Machine:
     """What a filter has to know of a machine: its number for audits, and those of system calls."""
 
-    audit: int
-    socket: int
-    truncate: int
-    io_uring_setup: int = 425
+    __slots__ = ("audit", "socket", "truncate")
+
+    def __init__(self, audit: int, socket: int, truncate: int) -> None:
+        self.audit = audit
+        self.socket = socket
+        self.truncate = truncate
+
+
+_IO_URING_SETUP: Final = 425
+"""The same on all machines."""
 
 
 _MACHINES: Final = {
@@ -138,7 +147,7 @@ def confine(*, read: Iterable[str], execute: Iterable[str], write: Iterable[str]
     finally:
         os.close(rules)
     machine = _MACHINES[os.uname().machine]
-    refused = [] if network else [machine.socket, machine.io_uring_setup]
+    refused = [] if network else [machine.socket, _IO_URING_SETUP]
     refused += [machine.truncate] if version < 3 else []
     _filter(machine, refused)
 

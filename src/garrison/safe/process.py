@@ -25,10 +25,9 @@ from typing import Final, cast
 
 from ..errors import ConfigurationError, GarrisonError
 
-__all__ = ["CommandFailed", "Outcome", "Plan", "check_platform", "run_process"]
+__all__ = ["Channels", "CommandFailed", "Outcome", "Plan", "check_platform", "missing", "run_process", "supervise"]
 
 _GRACE: Final = 0.3
-"""Seconds between SIGTERM and SIGKILL."""
 _ENDING: Final = 3.0
 """Seconds that the end of an ended tree is waited for."""
 _DRAIN: Final = 0.5
@@ -58,11 +57,18 @@ class Plan:
     """By the names of `resource`: "RLIMIT_CORE"."""
     sandbox: Mapping[str, object] | None
     """Arguments of `landlock.confine`."""
+    grace: float = _GRACE
+    """Seconds between SIGTERM and SIGKILL."""
+    bounds: Mapping[str, int] | None = None
+    """Of the whole tree: `processes`, and bytes of `memory`. Linux."""
+    folder: str | None = None
+    """A folder that is removed when all is over."""
+    report: bool = False
+    """Whether the supervisor says that the program has started."""
 
     def encoded(self) -> bytes:
         """With its length before it, as the supervisor reads it."""
-        names = ("program", "argv", "env", "cwd", "limits", "sandbox")
-        body = json.dumps({**{name: _plain(getattr(self, name)) for name in names}, "grace": _GRACE}).encode()
+        body = json.dumps({name: _plain(getattr(self, name)) for name in self.__slots__}).encode()
         return struct.pack("!I", len(body)) + body
 
 
@@ -80,12 +86,34 @@ class Outcome:
 
 def check_platform() -> None:
     """Raise `ConfigurationError` where programs cannot be held."""
+    if lack := missing():
+        raise ConfigurationError(f"SafeCommand needs {lack}")
+
+
+def missing() -> str:
+    """What this system lacks to hold programs; empty where it has all."""
     if not hasattr(socket, "send_fds"):
-        raise ConfigurationError("SafeCommand needs a POSIX system: it passes file descriptors over Unix sockets")
+        return "a POSIX system: it passes file descriptors over Unix sockets"
     if sys.platform == "linux" and not os.path.exists("/proc/self/stat"):
-        raise ConfigurationError("SafeCommand needs /proc, to find every process that a command leaves")
+        return "/proc, to find every process that a program leaves"
     if not sys.executable or getattr(sys, "frozen", False):
-        raise ConfigurationError("SafeCommand needs the Python interpreter that runs this program (sys.executable)")
+        return "the Python interpreter that runs this program (sys.executable)"
+    return ""
+
+
+def supervise(channels: Channels) -> None:
+    """Have a new supervisor at the other ends of these channels, which are closed here. It waits for a plan.
+
+    Raises:
+        CommandFailed: there is none to be had.
+    """
+    try:
+        _helper.start(channels.theirs)
+    except BaseException:
+        channels.close()
+        raise
+    finally:
+        channels.close_theirs()
 
 
 async def run_process(plan: Plan, stdin: bytes, *, timeout: float, max_output: int, max_errors: int) -> Outcome:
@@ -100,14 +128,8 @@ async def run_process(plan: Plan, stdin: bytes, *, timeout: float, max_output: i
     Raises:
         CommandFailed: it did not start.
     """
-    ends = _Ends(feeding=bool(stdin))
-    try:
-        _helper.start(ends.theirs)
-    except BaseException:
-        ends.close()
-        raise
-    finally:
-        ends.close_theirs()
+    ends = Channels(feeding=bool(stdin))
+    supervise(ends)
     run = _Run(ends)
     timed_out = False
     try:
@@ -123,8 +145,8 @@ async def run_process(plan: Plan, stdin: bytes, *, timeout: float, max_output: i
     return run.outcome(timed_out)
 
 
-class _Ends:
-    """The four channels of a command: control, input, output, errors. Ours and theirs."""
+class Channels:
+    """The four channels of a program: control, input, output, errors. Ours and theirs."""
 
     def __init__(self, *, feeding: bool) -> None:
         self.stdin: int | None = None
@@ -156,7 +178,7 @@ class _Ends:
 class _Run:
     """One command under way."""
 
-    def __init__(self, ends: _Ends) -> None:
+    def __init__(self, ends: Channels) -> None:
         self._loop = asyncio.get_running_loop()
         self._ends = ends
         self._answer = bytearray()
@@ -361,7 +383,9 @@ class _Helper:
         here = os.path.dirname(os.path.abspath(__file__))
         door = 3
         opened = [(os.POSIX_SPAWN_OPEN, place, os.devnull, os.O_RDWR, 0) for place in range(3)]
-        arguments = [sys.executable, "-I", "-S", "-B", "-c", _HELPER, here, str(door)]
+        # Compiled once where this process may keep what it compiles: a third of the helper's start.
+        kept = ["-B"] if sys.dont_write_bytecode else ["-X", f"pycache_prefix={sys.pycache_prefix or ''}"]
+        arguments = [sys.executable, "-I", "-S", *kept, "-c", _HELPER, here, str(door)]
         with far:
             # A descriptor that is its own copy would stay closed on exec.
             far_door = os.dup(far.fileno()) if far.fileno() == door else far.fileno()

@@ -23,6 +23,7 @@ _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"
 """Programs and libraries: read and started."""
 _COMMON: Final = (
     *("/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/localtime", "/etc/alternatives", "/etc/ssl/certs", "/etc/pki"),
+    *("/etc/ssl/openssl.cnf", "/etc/crypto-policies"),
     *("/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"),
 )
 """What programs read that have no secret in it."""
@@ -58,7 +59,7 @@ class Sandbox:
     _paths: dict[str, tuple[str, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        available = {"landlock": _check_landlock, "bubblewrap": _check_bubblewrap}.get(self.by)
+        available = _AVAILABLE.get(self.by)
         if available is None:
             raise ConfigurationError('Sandbox.by is "landlock" or "bubblewrap"')
         if type(self.network) is not bool:
@@ -67,20 +68,43 @@ class Sandbox:
         object.__setattr__(self, "_paths", paths)
         available()
 
-    def landlock(self, program: str) -> dict[str, object] | None:
-        """Arguments of `landlock.confine` for a program; None where bubblewrap holds it."""
+    @staticmethod
+    def lacking(by: str = "landlock") -> str:
+        """Why it cannot be had here; empty where it can."""
+        try:
+            _AVAILABLE[by]()
+        except ConfigurationError as exc:
+            return str(exc)
+        return ""
+
+    def described(self) -> str:
+        """In one line, what may be touched."""
+        parts = ["has the network" if self.network else "has no network", "reads and starts programs of the system"]
+        verbs = {"read": "reads", "execute": "reads and starts", "write": "changes"}
+        parts += [f"{verb} {', '.join(self._paths[name])}" for name, verb in verbs.items() if self._paths[name]]
+        return f"{self.by}: {'; '.join(parts)}"
+
+    def landlock(self, program: str, *, writable: Sequence[str] = ()) -> dict[str, object] | None:
+        """Arguments of `landlock.confine` for a program; None where bubblewrap holds it.
+
+        Args:
+            program: its whole path.
+            writable: folders that it may change beside those of `write`.
+        """
         if self.by != "landlock":
             return None
         names = _NAMES if self.network else ()
         return {
             "read": [*_there(_COMMON), *_there(names), *self._paths["read"]],
             "execute": [*_there(_SYSTEM), program, *self._paths["execute"]],
-            "write": ["/dev/null", *self._paths["write"]],
+            "write": ["/dev/null", *self._paths["write"], *writable],
             "network": self.network,
         }
 
-    def wrapped(self, program: str, argv: tuple[str, ...], cwd: str) -> tuple[str, tuple[str, ...]]:
-        """The program and arguments to start in place of these."""
+    def wrapped(
+        self, program: str, argv: tuple[str, ...], cwd: str, *, writable: Sequence[str] = ()
+    ) -> tuple[str, tuple[str, ...]]:
+        """The program and arguments to start in place of these. `writable` is as of `landlock`."""
         if self.by != "bubblewrap":
             return program, argv
         words = ["bwrap", "--unshare-all", "--die-with-parent", "--cap-drop", "ALL"]
@@ -92,9 +116,9 @@ class Sandbox:
         shown += [*self._paths["read"], *self._paths["execute"]]
         if not _is_of_system(program):
             shown.append(program)
-        for path in sorted(set(shown)):
+        for path in sorted(path for path in set(shown) if not any(path.startswith(f"{each}/") for each in shown)):
             words += ["--ro-bind", path, path]
-        for path in self._paths["write"]:
+        for path in (*self._paths["write"], *writable):
             words += ["--bind", path, path]
         named = argv[0] if _is_of_system(argv[0]) else program  # some programs act by the name they are called with
         words += ["--dir", cwd, "--remount-ro", "/", "--chdir", cwd, "--", named, *argv[1:]]
@@ -110,7 +134,7 @@ def _resolved(name: str, paths: object) -> tuple[str, ...]:
             found.append(os.path.realpath(os.fspath(path), strict=True))  # pyright: ignore[reportUnknownArgumentType] - the same
         except (OSError, TypeError, ValueError):
             raise ConfigurationError(f"Sandbox.{name}: {path!r} is no file or folder here") from None
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def _is_of_system(path: str) -> bool:
@@ -145,3 +169,6 @@ def _check_bubblewrap() -> None:
         raise ConfigurationError("Sandbox: bubblewrap does not run here") from None
     if done.returncode:
         raise ConfigurationError("Sandbox: bubblewrap cannot make its namespaces here (user namespaces are off)")
+
+
+_AVAILABLE: Final = {"landlock": _check_landlock, "bubblewrap": _check_bubblewrap}

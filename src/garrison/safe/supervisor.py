@@ -6,8 +6,11 @@ Rules of this file:
 - `serve` forks one supervisor for every command. The supervisor is what orphans of its program are given to
   (PR_SET_CHILD_SUBREAPER), however often they fork and whatever session they make: where it has no child left, nothing
   of the command is left. Elsewhere than on Linux, what left the program's process group lives on.
-- The end of the control connection, for whatever reason, ends the command; so does the program's own end.
-- Answers are one JSON object: `{"status": n}`, or `{"failed": "where: why"}` where the program never ran.
+- The end of the control connection, for whatever reason, ends the command; so does the program's own end, and the end
+  of the process that the helper serves, even where a fork of it still holds the connection.
+- Answers are JSON objects, a line each: `{"started": pid}` where the plan asks for it; then one `{"status": n}`, with
+  `"passed": "processes"` or `"memory"` where a bound of the whole tree ended it, or `{"failed": "where: why"}` where
+  the program never ran. Orders are single bytes: `t` is SIGTERM for the program's group, `k` the end of everything.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import math
 import os
 import resource
 import select
@@ -23,10 +27,16 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, Final, NoReturn
 
 from . import landlock
+
+TYPE_CHECKING = False  # type checkers know the name; `typing` costs more to load than the rest of this file
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final, NoReturn
+
+    # Decoded JSON, made by `process` and checked there.
+    _Plan = dict[str, Any]
 
 __all__ = ["serve"]
 
@@ -36,9 +46,10 @@ _REPORT: Final = 3
 """The descriptor on which the child says why the program did not start; exec closes it."""
 _LINUX: Final = sys.platform == "linux"
 _PAUSE: Final = 0.002
-
-# Decoded JSON, made by `process` and checked there.
-_Plan = dict[str, Any]
+_LOOK: Final = 0.25
+"""Seconds between two looks at a tree that has bounds; more where looking takes long."""
+_SHARE: Final = 50
+"""One part in how many of this machine's time looking may take."""
 
 
 def serve(door: int) -> None:
@@ -51,7 +62,8 @@ def serve(door: int) -> None:
     os.closerange(door + 1, 65536)  # what other libraries left to be inherited
     with contextlib.suppress(OSError):
         os.setsid()
-    gc.disable()  # nothing here lives long, and a collection in a forked process copies its pages
+    gc.disable()  # nothing here makes cycles, and a collection in a forked process copies its pages
+    served = _handle(os.getppid())
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system reaps supervisors
     entrance = socket.socket(fileno=door)
     while True:
@@ -62,7 +74,7 @@ def serve(door: int) -> None:
             os.set_inheritable(descriptor, False)
         with contextlib.suppress(OSError):  # no process to be had: the caller reads the end of its connection
             if len(descriptors) == 4 and os.fork() == 0:
-                _only(_supervise, entrance, *descriptors)
+                _only(_supervise, entrance, served, *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -75,7 +87,21 @@ def _only(work: Callable[..., None], *arguments: object) -> NoReturn:
         os._exit(0)
 
 
-def _supervise(entrance: socket.socket, control: int, stdin: int, stdout: int, stderr: int) -> None:
+def _handle(pid: int) -> int | None:
+    """A descriptor that is readable once this parent has ended; None where there is none to be had."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return None
+    if os.getppid() == pid:
+        return handle
+    os.close(handle)  # it ended meanwhile, and so does `serve`
+    return None
+
+
+def _supervise(entrance: socket.socket, served: int | None, control: int, *streams: int) -> None:
     entrance.close()
     connection = socket.socket(fileno=control)
     plan: _Plan = json.loads(_read_frame(connection))
@@ -90,12 +116,20 @@ def _supervise(entrance: socket.socket, control: int, stdin: int, stdout: int, s
     me = os.getpid()
     child = os.fork()
     if child == 0:
-        _only(_become, plan, (stdin, stdout, stderr), tell, me)
-    for descriptor in (stdin, stdout, stderr, tell):
+        _only(_become, plan, streams, tell, me)
+    for descriptor in (*streams, tell):
         os.close(descriptor)
-    answer = _watch(connection, child, awake, told, float(plan["grace"]))
-    with contextlib.suppress(OSError):
-        connection.sendall(json.dumps(answer).encode())
+    _answer(connection, _Watch(connection, served, child, awake, told, plan).until_ended())
+    connection.close()
+    if plan["folder"] is not None:
+        import shutil  # lazy: most programs have none
+
+        shutil.rmtree(_path(plan["folder"]), ignore_errors=True)
+
+
+def _answer(connection: socket.socket, answer: dict[str, object]) -> None:
+    with contextlib.suppress(OSError):  # nobody is there any more to be told
+        connection.sendall(json.dumps(answer).encode() + b"\n")
 
 
 def _read_frame(connection: socket.socket) -> bytes:
@@ -113,34 +147,135 @@ def _read_exactly(connection: socket.socket, count: int) -> bytes:
     return bytes(parts)
 
 
-def _watch(connection: socket.socket, child: int, awake: int, told: int, grace: float) -> dict[str, object]:
-    """Wait for the program's end or the order to end it; end what is left; say how it went."""
-    waiting: list[socket.socket | int] = [connection, awake, told]
-    failure = b""
-    status: int | None = None
-    deadline: float | None = None
-    while status is None:
-        patience = None if deadline is None else max(0.0, deadline - time.monotonic())
-        ready, _, _ = select.select(waiting, (), (), patience)
-        if told in ready:
-            piece = os.read(told, 500)
-            failure += piece
+class _Watch:
+    """Over one program, from its start to its end."""
+
+    def __init__(
+        self, connection: socket.socket, served: int | None, child: int, awake: int, told: int, plan: _Plan
+    ) -> None:
+        self._connection = connection
+        self._waiting: list[socket.socket | int] = [connection, awake, told]
+        if served is not None:
+            self._waiting.append(served)
+        self._served = served
+        self._child = child
+        self._awake = awake
+        self._told = told
+        self._grace = float(plan["grace"])
+        self._report = bool(plan["report"])
+        self._bounds = _Bounds(**plan["bounds"]) if plan["bounds"] and _LINUX else None
+        self._deadline = math.inf
+        self._failure = b""
+
+    def until_ended(self) -> dict[str, object]:
+        """Wait for the program's end or the order to end it; end what is left; say how it went."""
+        status: int | None = None
+        passed = ""
+        while status is None and not passed and time.monotonic() < self._deadline:
+            until = self._deadline if self._bounds is None else min(self._deadline, self._bounds.next)
+            patience = None if until == math.inf else max(0.0, until - time.monotonic())
+            self._hear(select.select(self._waiting, (), (), patience)[0])
+            _, status = _reap(self._child)
+            if self._bounds is not None and status is None:
+                passed = self._bounds.passed()
+        ended = _end_all(self._child)
+        status = ended if status is None else status
+        if not self._failure and self._told in self._waiting:
+            self._failure = os.read(self._told, 500)
+        if self._failure:
+            return {"failed": self._failure.decode("utf-8", "replace")}
+        return {"status": status, "passed": passed} if passed else {"status": status}
+
+    def _hear(self, ready: list[socket.socket | int]) -> None:
+        if self._told in ready:
+            piece = os.read(self._told, 500)
+            self._failure += piece
             if not piece:
-                waiting.remove(told)
-        if connection in ready:  # nothing is said there any more: this is its end
-            waiting.remove(connection)
-            deadline = time.monotonic() + grace
-            _signal_group(child, signal.SIGTERM)
-        if awake in ready:
-            os.read(awake, 512)
-        _, status = _reap(child)
-        if status is None and deadline is not None and time.monotonic() >= deadline:
+                self._waiting.remove(self._told)
+                if self._report and not self._failure:
+                    _answer(self._connection, {"started": self._child})
+        if self._connection in ready:
+            self._obey(self._connection.recv(1))
+        if self._served in ready:
+            self._obey(b"")
+        if self._awake in ready:
+            os.read(self._awake, 512)
+
+    def _obey(self, order: bytes) -> None:
+        if order == b"k":
+            self._deadline = 0.0
+            return
+        if not order:  # whoever gave orders is gone, or said all
+            self._waiting = [each for each in self._waiting if each not in (self._connection, self._served)]
+            self._deadline = min(self._deadline, time.monotonic() + self._grace)
+        _signal_group(self._child, signal.SIGTERM)
+
+
+class _Bounds:
+    """What the whole tree may have: the system's own limits are for each process, or for all that a user runs."""
+
+    def __init__(self, processes: int | None = None, memory: int | None = None) -> None:
+        self._processes = processes
+        self._memory = memory
+        self.next = 0.0
+        """When to look again."""
+
+    def passed(self) -> str:
+        """Which bound is passed; empty for none, and where it is not time to look."""
+        begun = time.monotonic()
+        if begun < self.next:
+            return ""
+        found = _look(os.getpid(), self._processes)
+        passed = ""
+        if self._processes is not None and len(found) > self._processes:
+            passed = "processes"
+        elif self._memory is not None and sum(map(_resident, found)) > self._memory:
+            # What processes share was counted for each of them; the exact count takes longer.
+            passed = "memory" if sum(map(_share, found)) > self._memory else ""
+        now = time.monotonic()
+        self.next = now + max(_LOOK, _SHARE * (now - begun))
+        return passed
+
+
+def _look(root: int, enough: int | None) -> list[int]:
+    """The processes below this one, no more than one above `enough`."""
+    found = [root]
+    for pid in found:  # grows while it is read
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            for task in os.listdir(f"/proc/{pid}/task"):
+                try:
+                    found += map(int, _read(f"/proc/{pid}/task/{task}/children").split())
+                except FileNotFoundError:
+                    if pid == root:  # this kernel does not say
+                        return [each for each, _ in _descendants(root)]
+        if enough is not None and len(found) > enough + 1:
             break
-    ended = _end_all(child)
-    status = ended if status is None else status
-    if not failure and told in waiting:
-        failure = os.read(told, 500)
-    return {"failed": failure.decode("utf-8", "replace")} if failure else {"status": status}
+    return found[1:]
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, 65536)
+    finally:
+        os.close(descriptor)
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory in use, what is shared with others included; 0 of a process that has ended."""
+    try:
+        return int(_read(f"/proc/{pid}/statm").split()[1]) * resource.getpagesize()
+    except (OSError, IndexError):
+        return 0
+
+
+def _share(pid: int) -> int:
+    """The same with what is shared divided by those who share it, where the system says that."""
+    try:
+        lines = _read(f"/proc/{pid}/smaps_rollup").splitlines()
+    except OSError:
+        return _resident(pid)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(b"Pss:")), _resident(pid))
 
 
 def _reap(child: int) -> tuple[bool, int | None]:
@@ -202,15 +337,11 @@ def _descendants(root: int) -> list[tuple[int, int]]:
 
 def _stat(pid: str) -> tuple[bytes, int, int]:
     """State, parent and group of a process: proc(5), /proc/pid/stat."""
-    descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
-    try:
-        state, parent, group = os.read(descriptor, 512).rpartition(b")")[2].split(None, 3)[:3]
-    finally:
-        os.close(descriptor)
+    state, parent, group = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split(None, 3)[:3]
     return state, int(parent), int(group)
 
 
-def _become(plan: _Plan, streams: tuple[int, int, int], tell: int, parent: int) -> None:
+def _become(plan: _Plan, streams: tuple[int, ...], tell: int, parent: int) -> None:
     """In the child: put everything in its place, then be the program."""
     where = "session"
     try:

@@ -1,11 +1,10 @@
-"""A server started as a child process, spoken to over its standard streams.
+"""A server that runs as a child process, spoken to over its standard streams.
 
 Rules of this file:
-- The program is started from a list of arguments, never through a shell, in a process group of its own, without any
-  file descriptor but its three streams, and with only the named part of this process's environment.
-- Lines from standard output are framed and capped by `LineReader`; standard error is kept in a small ring and never
-  parsed.
-- Ending is: close standard input, wait, SIGTERM to the group, wait, SIGKILL to the group.
+- How the program is started and held is the `Starter`'s. `PlainStarter` is the one that every system has.
+- Lines from standard output are framed and capped by `LineReader`; standard error is taken up to a rate, kept in a
+  small ring and never parsed. Both are always read, so that no program waits for this process.
+- Ending is: close standard input, wait, SIGTERM to the group, wait, SIGKILL to all of it.
 - Every start has its own `_Child`, so that nothing late from an old process reaches the new one.
 
 Spec: 2026-07-28 basic/transports/stdio.
@@ -16,9 +15,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from ..errors import ConfigurationError, ConnectionFailed, ConnectionLost
+from ..errors import ConnectionFailed, ConnectionLost
 from ..protocol.lines import LineReader
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from ..policy import Limits, Timeouts
     from ..protocol.lines import TooLong
 
-__all__ = ["INHERITED", "StdioProcess"]
+__all__ = ["INHERITED", "PlainStarter", "Starter", "StdioProcess"]
 
 INHERITED: Final = (
     ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "SHELL", "TERM", "TMPDIR", "TZ", "USER")
@@ -49,55 +48,133 @@ INHERITED: Final = (
         "USERPROFILE",
     )
 )
-"""Environment variables a child inherits; everything else is given by `env`."""
+"""Environment variables a child inherits; everything else is given to it."""
 
 _STDERR_KEPT: Final = 64 * 1024
+_WINDOW: Final = 60.0
+"""Seconds for which the cap on standard error holds."""
 _DRAIN: Final = 0.5
 """Seconds that the last output of an ended process is waited for."""
+_LAST: Final = 1.0
+"""Seconds that the end of a killed process is waited for."""
+
+
+class Starter(Protocol):
+    """Starts a program, any number of times."""
+
+    async def start(self, child: asyncio.SubprocessProtocol) -> asyncio.SubprocessTransport:
+        """Starts it. Raises `ConnectionFailed`."""
+        ...
+
+    def signal(self, transport: asyncio.SubprocessTransport, name: str) -> None:
+        """Sends SIGTERM to its group, or SIGKILL to all that came of it."""
+        ...
+
+    def ending(self, transport: asyncio.SubprocessTransport) -> str:
+        """Says how it ended."""
+        ...
+
+    def over(self, transport: asyncio.SubprocessTransport) -> None:
+        """Gives back what this start had; called once, when it is ended."""
+        ...
+
+
+class PlainStarter:
+    """Starts a program from a list of arguments, in a process group of its own, with nothing open but its streams.
+
+    Args:
+        argv: program and arguments.
+        env: all of its environment.
+        cwd: the directory to start in; this process's own by default.
+    """
+
+    def __init__(
+        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str | os.PathLike[str] | None = None
+    ) -> None:
+        self._argv = tuple(argv)
+        self._env = dict(env)
+        self._cwd = cwd
+
+    async def start(self, child: asyncio.SubprocessProtocol) -> asyncio.SubprocessTransport:
+        """Starts it.
+
+        Raises:
+            ConnectionFailed: it could not be started.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            transport, _ = await loop.subprocess_exec(
+                lambda: child,
+                *self._argv,
+                env=self._env,
+                cwd=self._cwd,
+                start_new_session=sys.platform != "win32",
+            )
+        except (OSError, ValueError) as exc:
+            reason = (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
+            raise ConnectionFailed(f"{self._argv[0]}: {reason}") from exc
+        return transport
+
+    def signal(self, transport: asyncio.SubprocessTransport, name: str) -> None:
+        """Sends a signal to its group."""
+        import signal  # lazy: only an ending process needs it
+
+        try:
+            if sys.platform != "win32":
+                os.killpg(transport.get_pid(), getattr(signal, name))
+            else:
+                transport.terminate()
+        except (ProcessLookupError, PermissionError):
+            pass
+
+    def ending(self, transport: asyncio.SubprocessTransport) -> str:
+        """Says how it ended."""
+        return f"The server process ended (exit code {transport.get_returncode()})"
+
+    def over(self, transport: asyncio.SubprocessTransport) -> None:
+        """There is nothing to be given back."""
 
 
 class StdioProcess:
     """Starts the program, and again after it ended.
 
     Args:
-        argv: program and arguments.
-        env: environment variables beside `INHERITED`.
-        cwd: the directory to start in; this process's own by default.
+        starter: starts it.
         limits, timeouts: `message_bytes`, `outbound_bytes`, `shutdown` apply.
+        stderr: bytes of standard error that are taken a minute.
         on_line: gets each line of standard output, or the marker of one that was too long.
         on_lost: is called once for each start, when the process or its output ended without `aclose`.
         on_stderr: gets what the process writes on standard error, as it comes.
-
-    Raises:
-        ConfigurationError: `argv` is not a list of strings.
+        on_flood: is called when standard error passes its rate, once a minute at most.
     """
 
     def __init__(
         self,
-        argv: Sequence[str],
+        starter: Starter,
         *,
         limits: Limits,
         timeouts: Timeouts,
+        stderr: int,
         on_line: Callable[[bytes | TooLong], None],
         on_lost: Callable[[ConnectionLost], None],
-        env: Mapping[str, str] | None = None,
-        cwd: str | os.PathLike[str] | None = None,
         on_stderr: Callable[[bytes], None] | None = None,
+        on_flood: Callable[[], None] | None = None,
     ) -> None:
-        # Callers without a type checker pass anything; a lone string would be taken apart into characters.
-        items = cast("Sequence[object]", argv)
-        if isinstance(argv, str) or not items or not all(type(part) is str and "\0" not in part for part in items):
-            raise ConfigurationError("a local server is given as a list of strings: the program and its arguments")
-        self._argv = tuple(argv)
-        self._env = {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(env or {})
-        self._cwd = cwd
+        self.starter = starter
         self.limits = limits
         self.timeouts = timeouts
         self.on_line = on_line
         self.on_lost = on_lost
         self.on_stderr = on_stderr
+        self.on_flood = on_flood
+        self.dropped = 0
+        """Bytes of standard error that came above the rate."""
         self._child: _Child | None = None
+        self._closed = False
         self._stderr = bytearray()
+        self._rate = stderr
+        self._taken = 0
+        self._window = -_WINDOW
 
     @property
     def running(self) -> bool:
@@ -106,7 +183,7 @@ class StdioProcess:
 
     @property
     def stderr(self) -> str:
-        """The last 64 KiB of standard error, of all starts."""
+        """The last 64 KiB of standard error, of all starts: untrusted text."""
         return self._stderr.decode("utf-8", "replace")
 
     async def start(self) -> None:
@@ -119,18 +196,12 @@ class StdioProcess:
             return
         if self._child is not None:
             await self._child.end(0.0)
-        loop = asyncio.get_running_loop()
-        try:
-            _, self._child = await loop.subprocess_exec(
-                lambda: _Child(self),
-                *self._argv,
-                env=self._env,
-                cwd=self._cwd,
-                start_new_session=sys.platform != "win32",
-            )
-        except (OSError, ValueError) as exc:
-            reason = (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
-            raise ConnectionFailed(f"{self._argv[0]}: {reason}") from exc
+        self._child, child = None, _Child(self)
+        await self.starter.start(child)
+        if self._closed:
+            await child.end(0.0)
+            raise ConnectionLost("The client closed the connection")
+        self._child = child
 
     def write(self, line: bytes) -> asyncio.Future[None] | None:
         """Writes one message. Returns what to wait for before writing more, or None when there is room.
@@ -143,13 +214,26 @@ class StdioProcess:
         return self._child.write(line)
 
     async def aclose(self) -> None:
-        """Ends the process, within about twice `Timeouts.shutdown`."""
+        """Ends the process for good, within about twice `Timeouts.shutdown`."""
+        self._closed = True
         child = self._child
         if child is not None:
             await child.end(self.timeouts.shutdown)
 
     def keep_stderr(self, data: bytes) -> None:
-        """Adds to the ring."""
+        """Takes a part of standard error, as far as its rate allows."""
+        now = asyncio.get_running_loop().time()
+        if now - self._window >= _WINDOW:
+            self._window, self._taken = now, 0
+        room = self._rate - self._taken
+        self._taken += len(data)
+        if len(data) > room:
+            self.dropped += len(data) - max(0, room)
+            if room >= 0 and self.on_flood is not None:  # from here on there is less than no room
+                self.on_flood()
+            data = data[: max(0, room)]
+        if not data:
+            return
         self._stderr += data
         if len(self._stderr) > _STDERR_KEPT:
             del self._stderr[:-_STDERR_KEPT]
@@ -169,6 +253,7 @@ class _Child(asyncio.SubprocessProtocol):
         self._room: asyncio.Future[None] | None = None
         self._exited: asyncio.Future[None] = loop.create_future()
         self._ending = False
+        self._outputs = {1, 2}
         self._timer: asyncio.TimerHandle | None = None
         self.alive = True
 
@@ -191,33 +276,23 @@ class _Child(asyncio.SubprocessProtocol):
             for signal in (None, "SIGTERM", "SIGKILL"):
                 if signal is not None:
                     self._signal(signal)
-                if await self._gone_within(patience if signal != "SIGKILL" else 1.0):
+                if await self._gone_within(patience if signal != "SIGKILL" else _LAST):
                     break
         finally:
-            if not self._exited.done():
-                self._signal("SIGKILL")
-            # Children that the server started and left behind belong to its group.
-            self._signal("SIGKILL", group_only=True)
+            # Once more, for children that the server started and left behind.
+            self._signal("SIGKILL")
             transport.close()
+            self._transport = None
+            self._owner.starter.over(transport)
 
     async def _gone_within(self, seconds: float) -> bool:
         if not self._exited.done() and seconds > 0:
             await asyncio.wait((self._exited,), timeout=seconds)
         return self._exited.done()
 
-    def _signal(self, name: str, *, group_only: bool = False) -> None:
-        import signal  # lazy: only an ending process needs it
-
-        transport = self._transport
-        if transport is None:
-            return
-        try:
-            if sys.platform != "win32":
-                os.killpg(transport.get_pid(), getattr(signal, name))
-            elif not group_only:
-                transport.terminate()
-        except (ProcessLookupError, PermissionError):
-            pass
+    def _signal(self, name: str) -> None:
+        if self._transport is not None:
+            self._owner.starter.signal(self._transport, name)
 
     def _over(self, reason: str) -> None:
         """Once, when no more messages can pass."""
@@ -247,30 +322,39 @@ class _Child(asyncio.SubprocessProtocol):
                 deliver(line)
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        self._outputs.discard(fd)
         if fd == 1:
             rest = self._lines.close() if self.alive else None
             if rest is not None:
                 self._owner.on_line(rest)
-            self._over("The server process closed its output")
+            self._over_soon("The server process closed its output")
         elif fd == 0:
             self.resume_writing()
-            if self._timer is None and self.alive:
-                # What the server wrote before it stopped reading may still be in the pipe.
-                self._timer = asyncio.get_running_loop().call_later(
-                    _DRAIN, self._over, "The server process stopped reading"
-                )
+            if self._timer is None:
+                self._over_soon("The server process stopped reading")
+        elif self._exited.done():
+            self._over_soon(self._how_it_ended())
 
     def process_exited(self) -> None:
         if not self._exited.done():
             self._exited.set_result(None)
-        code = self._transport.get_returncode() if self._transport is not None else None
-        # A grandchild may hold the pipe open, so its end is not waited for without bound.
-        if self.alive:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_later(
-                _DRAIN, self._over, f"The server process ended (exit code {code})"
-            )
+        self._over_soon(self._how_it_ended())
+
+    def _how_it_ended(self) -> str:
+        return "" if self._transport is None else self._owner.starter.ending(self._transport)
+
+    def _over_soon(self, reason: str) -> None:
+        """At once where all is known; else shortly: the last output may still be in a pipe, or a better reason come."""
+        if not self.alive:
+            return
+        if self._exited.done():
+            reason = self._how_it_ended()
+            if not self._outputs:
+                self._over(reason)
+                return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(_DRAIN, self._over, reason)
 
     def pause_writing(self) -> None:
         if self._room is None:
