@@ -227,7 +227,7 @@ def test_what_was_seen_waits_and_is_approved_as_it_was_seen(pins: Pins, heard: l
     assert pin == pins.listed()[0] and pins.waiting() == ()
     assert pins.status(HERE, "read", TOOL, "Use it.") == "same"
     [event] = heard
-    assert (event.name, event.decision, event.server, event.target) == ("pin.approved", "allowed", "files", "read")
+    assert (event.name, event.decision, event.server, event.target) == ("pin.approved", "allowed", "files", "files.read")
     assert waiting.digest in event.text
 
 
@@ -326,12 +326,8 @@ def test_two_programs_at_once_lose_nothing(tmp_path: Path) -> None:
 def test_a_change_is_one_event(heard: list[Event]) -> None:
     tell_changed("files", "read\x1b[2J", difference(TOOL, changed(title="Other", description="Evil.")))
     [event] = heard
-    assert (event.name, event.decision, event.server, event.target) == (
-        "pin.changed",
-        "refused",
-        "files",
-        "read\x1b[2J",
-    )
+    assert (event.name, event.decision, event.server) == ("pin.changed", "refused", "files")
+    assert event.target == "files.read\\u{1b}[2J"
     assert "changed /title" in event.text and "garrison pins approve" in event.setting
 
 

@@ -169,8 +169,8 @@ async def test_a_servers_lines_do_not_look_like_the_hosts(screen: Screen) -> Non
     message = "hello\nCall files.read?\n  ! nothing to fear\u2028y = yes\r\nx"
     asking = screen.ask(UrlQuestion(server="mail", message=message, url="https://e.com", host="e.com"))
     shown = (await screen.wait_for(PROMPT)).replace("\r", "").splitlines()
-    assert not any(re.match(r"[\s!]*(Call files|nothing to fear|y = yes)", line) for line in shown)
-    assert any(r'"hello\nCall files.read?\n  ! nothing to fear' in line for line in shown)
+    assert not any(re.match(r"[\s!]*(Call files|nothing to fear|y = yes)", line) for line in shown[:-1])
+    assert any(r'"hello\nCall files.read?\n  ! nothing to fear' in line for line in shown[:-1])
     screen.type("n\n")
     await asking
 

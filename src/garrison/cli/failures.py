@@ -1,12 +1,14 @@
 """How a command that talks to a server ends: exit statuses, and one line that says what to do.
 
     0    done
-    1    the tool answered that it failed (`isError`); in `logout`, the tokens were deleted and not revoked
+    1    the tool answered that it failed (`isError`); in `logout`, the tokens were deleted and not revoked; in `host`,
+         something waits for approval, or a server cannot be used
     2    the command was used wrongly
     3    no connection: it could not be made, or it was lost
     4    the server answered with a protocol error, or broke the protocol
     5    no answer in time
     6    authentication is required, or no token could be had
+    7    in `host`: not approved, or no longer what was approved; nothing was done
     130  interrupted
 
 The numbers are an interface: they do not change.
@@ -26,6 +28,8 @@ from ..errors import (
     ConnectionLost,
     GarrisonError,
     HttpError,
+    NoSuchTool,
+    NotApproved,
     RemoteError,
     RequestTimeout,
 )
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AUTHENTICATION",
+    "NOT_APPROVED",
     "NOT_REVOKED",
     "NO_CONNECTION",
     "OK",
@@ -43,21 +48,28 @@ __all__ = [
     "TIMED_OUT",
     "TOOL_FAILED",
     "USAGE",
+    "WAITS",
     "quiet",
     "report",
+    "status_of",
+    "worded",
 ]
 
 OK: Final = 0
 TOOL_FAILED: Final = 1
 NOT_REVOKED: Final = 1
+WAITS: Final = 1
 USAGE: Final = 2
 NO_CONNECTION: Final = 3
 PROTOCOL: Final = 4
 TIMED_OUT: Final = 5
 AUTHENTICATION: Final = 6
+NOT_APPROVED: Final = 7
 
 _STATUSES: Final[tuple[tuple[type[GarrisonError], int], ...]] = (
     (ConfigurationError, USAGE),
+    (NoSuchTool, USAGE),
+    (NotApproved, NOT_APPROVED),
     (AuthenticationRequired, AUTHENTICATION),
     (AuthorizationFailed, AUTHENTICATION),
     (RequestTimeout, TIMED_OUT),
@@ -111,21 +123,41 @@ _OPTIONS: Final = (
     ("OAuth.scopes", "--scope"),
     ("OAuth.issuer", "--issuer"),
     ("SafeFetch.private_hosts", "--private-host HOST"),
+    ("`await host.review()`, or `garrison pins approve", "`garrison host CONFIG approve`, or `garrison pins approve"),
+    ("see it with `garrison host`, or say trusted=True", "`garrison host` at a terminal shows it and asks, or --trust"),
+    ("(Host(approve=))", "(no terminal; --yes is a yes to the call as it stands there)"),
     ("(issuer)", "(--issuer)"),
     ("(timeout)", "(--timeout)"),
 )  # fmt: skip
 """What an error names in Python, and what it is called here."""
 
 
-def _worded(error: GarrisonError, status: int, target: str) -> str:
-    """The error's text for the command line, with advice where it names no option itself."""
+def status_of(error: GarrisonError) -> int:
+    """The exit status for what ended a command."""
+    return next((number for kind, number in _STATUSES if isinstance(error, kind)), PROTOCOL)
+
+
+def worded(error: GarrisonError | str, target: str = "", status: int = OK) -> str:
+    """A text for the command line, in one line.
+
+    Args:
+        error: an error, which gets advice where it names no option itself; or a text.
+        target: the server's URL, for advice.
+        status: of the error; found by its class when 0.
+    """
+    return " ".join(
+        _worded(error, status or (status_of(error) if isinstance(error, GarrisonError) else OK), target).split()
+    )
+
+
+def _worded(error: GarrisonError | str, status: int, target: str) -> str:
     text = str(error)
     if isinstance(error, RequestTimeout):  # its own words name a parameter, not an option
         text = f"{error.method} was not answered within {error.seconds:g} s"
     for name, option in _OPTIONS:
         if name in text:
             return text.replace(name, option)
-    advice = _ADVICE[status](error, target) if status in _ADVICE else ""
+    advice = _ADVICE[status](error, target) if isinstance(error, GarrisonError) and status in _ADVICE else ""
     return f"{text}; {advice}" if advice else text
 
 
@@ -136,7 +168,7 @@ def quiet() -> None:
     logging.getLogger("garrison.security").addHandler(logging.NullHandler())
 
 
-def report(error: GarrisonError, *, as_json: bool, log: str = "", target: str = "") -> int:
+def report(error: GarrisonError, *, as_json: bool, log: str = "", target: str = "", status: int = OK) -> int:
     """Say how it failed: one line on standard error, or an object on standard output.
 
     Args:
@@ -144,11 +176,12 @@ def report(error: GarrisonError, *, as_json: bool, log: str = "", target: str = 
         as_json: print the object.
         log: the end of what a started server wrote on standard error; shown when there was no connection.
         target: the server's URL, for advice.
+        status: the exit status; found by the error's class when 0.
 
     Returns:
         The exit status.
     """
-    status = next((number for kind, number in _STATUSES if isinstance(error, kind)), PROTOCOL)
+    status = status or status_of(error)
     if as_json:
         content: dict[str, object] = {"kind": type(error).__name__, "message": str(error), "status": status}
         if isinstance(error, RemoteError):
@@ -159,5 +192,5 @@ def report(error: GarrisonError, *, as_json: bool, log: str = "", target: str = 
         return status
     if log and status == NO_CONNECTION:
         print(safe(log).rstrip(), file=sys.stderr)
-    print(f"garrison: {safe(' '.join(_worded(error, status, target).split()))}", file=sys.stderr)
+    print(f"garrison: {safe(worded(error, target, status))}", file=sys.stderr)
     return status

@@ -348,6 +348,37 @@ def _pins(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--json", action="store_true", help=_JSON)
 
 
+def _host(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "config", metavar="CONFIG", help="a host.toml, or the JSON with mcpServers that desktop clients use"
+    )
+    parser.add_argument(
+        "action",
+        nargs="?",
+        choices=("list", "show", "call", "approve", "shell"),
+        help="what a model is shown and what not; exactly what it is shown; call a tool; ask about what waits; a "
+        "prompt for all of that (default: shell on a terminal, else list)",
+    )
+    parser.add_argument(
+        "words", metavar="NAME|name=value", nargs="*", help="for call and show: ALIAS.TOOL; for call: its arguments"
+    )
+    parser.add_argument(
+        "--state", metavar="FOLDER", help="where the host keeps its state (default: the platform's place)"
+    )
+    parser.add_argument(
+        "--trust", action="store_true", help="believe CONFIG unasked, though it is not in your configuration folder"
+    )
+    group = parser.add_argument_group("call")
+    group.add_argument("--json-args", metavar="OBJECT", help="arguments as one JSON object")
+    group.add_argument(
+        "--yes", action="store_true", help="allow this call as it stands there; it allows no program and no definition"
+    )
+    group.add_argument("--timeout", metavar="SECONDS", type=_seconds, help="how long it may take (default: 60)")
+    group.add_argument("--progress", action="store_true", help="show progress as lines when there is no terminal")
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help=_JSON)
+
+
 def _new(parser: argparse.ArgumentParser) -> None:
     from .new import TEMPLATES
 
@@ -399,6 +430,15 @@ COMMANDS: Final[dict[str, Command]] = {
         "audit",
         _audit,
         epilog="Exit status: 0 done, 1 the log was changed, 2 wrong usage, or no such log.",
+    ),
+    "host": Command(
+        "hold many servers for one model, and ask you before anything happens",
+        ".host",
+        "host",
+        _host,
+        epilog="Exit status: 0 done, 1 something waits for approval, a server cannot be used, or the tool failed, 2 "
+        "wrong usage, 3 no connection, 4 protocol error, 5 timed out, 6 authentication required, 7 not approved, or "
+        "changed since it was, 130 interrupted.",
     ),
     "pins": Command(
         "show and approve what servers say of their tools",

@@ -41,9 +41,10 @@ _INPUT_REQUIRED: Final = frozenset({"tools/call", "resources/read", "prompts/get
 _RENEWALS: Final = 3
 """Sessions that one request may lose before it fails."""
 _RESTARTS: Final = 5
-_RESTART_WINDOW: Final = 600.0
+_RESTART_WINDOW: Final = 60.0
+"""Seconds within which so many connections may end; a transport that starts its server has a longer one of its own."""
 _FIRST_PAUSE: Final = 0.1
-"""Seconds before a server is started again; each further time within the window twice as long."""
+"""Seconds before the next connection is made; each further time within the window twice as long."""
 
 
 class Answered:
@@ -188,14 +189,15 @@ class Conversation:
         return link
 
     async def _restart(self, link: Link) -> None:
-        """Starts a local server again; the requests of its predecessor are lost."""
+        """Connects again, where that starts a local server anew; the requests of its predecessor are lost."""
         if not link.modern:
             raise ConnectionLost("The connection ended, and with it the session: connect a new client")
+        window: float = getattr(link.transport, "restart_window", _RESTART_WINDOW)
         now = asyncio.get_running_loop().time()
-        while self._restarts and now - self._restarts[0] >= _RESTART_WINDOW:
+        while self._restarts and now - self._restarts[0] >= window:
             self._restarts.popleft()
         if len(self._restarts) >= _RESTARTS:
-            text = f"The server ended more than {_RESTARTS} times within {_RESTART_WINDOW:g} s; connect a new client"
+            text = f"The server ended more than {_RESTARTS} times within {window:g} s; connect a new client"
             # Only a server that is started has a name of ours.
             about = events.Event("launch.limited", server=getattr(link.transport, "name", ""))
             events.record("launch.limited", text, about=about)

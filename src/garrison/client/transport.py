@@ -249,6 +249,9 @@ class MemoryTransport(OneChannel):
 class StdioTransport(OneChannel):
     """A server started as a child process. See `StdioProcess` and `Launch`."""
 
+    restart_window = 600.0
+    """Seconds within which `Conversation` starts it only so many times."""
+
     def __init__(
         self,
         launch: Launch,

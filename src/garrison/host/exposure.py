@@ -21,7 +21,7 @@ from .labels import Label
 from .names import check_names, exposed
 from .pins import definition_digest, tell_changed
 from .questions import Review
-from .scanner import scan, scan_text
+from .scanner import scan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,21 +91,30 @@ class Exposure:
         self._mode: Scan = mode
         self._told: set[tuple[str, str]] = set()
         """What was recorded: name and digest, or name and reason."""
+        self._names: dict[str, frozenset[str]] = {}
+        """What the servers list, by alias."""
+        self._scanned: dict[tuple[str, str], tuple[Finding, ...]] = {}
+        """What the scanner said beside those names, by alias and digest."""
         self.tools: dict[str, HostTool] = {}
         self.unshown: dict[str, Unshown] = {}
+        self.decided = False
+        """Whether these are as of what is listed; not where what was approved could not be read."""
 
     def look(self, members: Sequence[Member]) -> None:
-        """Decides anew, from what each server lists and what is approved now."""
+        """Decides anew, from what each server lists and what is approved now. Where that fails, nothing is shown."""
+        self.tools, self.unshown, self.decided = {}, {}, False
         listed = {member.alias: member.listed for member in members if member.listed and member.failure is None}
         names = {alias: [tool.name for tool in found.tools] for alias, found in listed.items()}
         verdict = check_names(names)
+        everybody = {alias: frozenset(theirs) for alias, theirs in names.items()}
+        if everybody != self._names:
+            self._names, self._scanned = everybody, {}
         tools: dict[str, HostTool] = {}
         unshown: dict[str, Unshown] = {}
         for member in members:
             found = listed.get(member.alias)
             if found is None:
                 continue
-            others = {alias: frozenset(theirs) for alias, theirs in names.items() if alias != member.alias}
             sound: dict[str, t.Tool] = {}
             for tool in found.tools:
                 refused = verdict.refused.get((member.alias, tool.name))
@@ -114,12 +123,12 @@ class Exposure:
                 else:
                     name = exposed(member.alias, tool.name)
                     unshown[name] = self._refused(member.alias, name, refused)
-            for decided in self._decide(member, found, sound, verdict.flagged, others):
+            for decided in self._decide(member, found, sound, verdict.flagged):
                 if isinstance(decided, HostTool):
                     tools[decided.name] = decided
                 else:
                     unshown[decided.name] = decided
-        self.tools, self.unshown = tools, unshown
+        self.tools, self.unshown, self.decided = tools, unshown, True
 
     def reviews(self, alias: str) -> tuple[Review, ...]:
         """What waits for somebody's approval, of one server."""
@@ -137,16 +146,14 @@ class Exposure:
         found: Listed,
         tools: Mapping[str, t.Tool],
         flagged: Mapping[tuple[str, str], tuple[str, ...]],
-        others: Mapping[str, frozenset[str]],
     ) -> Iterator[HostTool | Unshown]:
         definitions = {name: t.to_dict(tool) for name, tool in tools.items()}
         pinned = self._pins.of(member.identity)
         waiting: dict[str, Mapping[str, object]] = {}
         for name, definition in definitions.items():
-            findings = self._findings(definition, member.alias, others, found.instructions)
-            status = pinned.status(name, definition, found.instructions)
-            if status == "same":
-                digest = definition_digest(definition, found.instructions)
+            digest = definition_digest(definition, found.instructions)
+            findings = self._findings(definition, found.instructions, member.alias, digest)
+            if pinned.status(name, definition, found.instructions) == "same":
                 yield _shown(member, tools[name], digest, findings)
                 continue
             waiting[name] = definition
@@ -154,7 +161,7 @@ class Exposure:
                 name=exposed(member.alias, name),
                 definition=definition,
                 instructions=found.instructions,
-                digest=definition_digest(definition, found.instructions),
+                digest=digest,
                 findings=findings,
                 changes=pinned.changes(name, definition, found.instructions),
                 flags=flagged.get((member.alias, name), ()),
@@ -165,12 +172,18 @@ class Exposure:
             _log.warning("%s offers more than can be kept to be looked at: %d tools", member.alias, len(crowded))
 
     def _findings(
-        self, definition: Mapping[str, object], alias: str, others: Mapping[str, frozenset[str]], said: str | None
+        self, definition: Mapping[str, object], instructions: str | None, alias: str, digest: str
     ) -> tuple[Finding, ...]:
         if self._mode == "off":
             return ()
-        found = scan(definition, alias=alias, others=others)
-        return found + scan_text(said, "/instructions", alias=alias, others=others) if said else found
+        found = self._scanned.get((alias, digest))
+        if found is None:
+            if len(self._scanned) >= _MOST_TOLD:
+                self._scanned.clear()
+            # Its own names are among them: what it says of its own tools is no word about another server's.
+            found = scan(definition, alias=alias, others=self._names, instructions=instructions)
+            self._scanned[alias, digest] = found
+        return found
 
     def _waits(self, alias: str, tool: str, review: Review) -> Unshown:
         name = review.name

@@ -264,7 +264,10 @@ class Host:
 
     async def refresh(self) -> None:
         """Lists the tools of all servers again. What changed is blocked until somebody agrees."""
-        await asyncio.gather(*(self._list(member) for member in self._members.values() if member.failure is None))
+        listing = [self._list(member) for member in self._members.values() if member.failure is None]
+        for failed in await asyncio.gather(*listing, return_exceptions=True):  # once all of them have ended
+            if failed is not None:
+                raise failed
 
     async def review(self) -> tuple[HostTool, ...]:
         """Asks about every tool that was not approved as it is now, server by server.
@@ -333,10 +336,13 @@ class Host:
             DefinitionChanged: it is not what was approved.
             NotApproved: it was never approved, or its name or definition is refused.
             ClientError: its server cannot be used.
+            StateError: what was approved cannot be read.
         """
         member = self.member(name.partition(".")[0])
         if await member.is_stale():
             await self._list(member)
+        elif not self._exposure.decided:
+            self._look()
         tool = self._exposure.tools.get(name)
         if tool is not None:
             return tool
@@ -384,7 +390,6 @@ class Host:
         if alias not in self._refreshing and not self._closed:
             task = asyncio.get_running_loop().create_task(self._refresh_soon(self._members[alias]))
             self._refreshing[alias] = task
-            task.add_done_callback(lambda _: self._refreshing.pop(alias, None))
 
     async def _refresh_soon(self, member: Member) -> None:
         """Lists a server's tools again until it has said no further time that they are others."""
@@ -396,8 +401,10 @@ class Host:
                 await self._list(member)
                 if member.listed is None:
                     return
-        except ClientError as exc:
+        except GarrisonError as exc:
             _log.warning("The tools of %s cannot be listed: %s", member.alias, exc)
+        finally:
+            self._refreshing.pop(member.alias, None)
 
     def _hear(self, event: events.Event) -> None:
         if self._audit is not None and (not event.server or event.server in self._members):

@@ -448,7 +448,7 @@ def tell_changed(alias: str, tool: str, lines: tuple[str, ...]) -> None:
         f"{name} is not what was approved: {places}",
         setting=f"garrison pins approve {name}",
         decision="refused",
-        about=Event("pin.changed", server=alias, target=tool),
+        about=Event("pin.changed", server=alias, target=name),
     )
 
 
@@ -457,5 +457,5 @@ def _tell_approved(alias: str, tool: str, digest: str) -> None:
         "pin.approved",
         f"{_named(alias, tool)} was approved as {digest}",
         decision="allowed",
-        about=Event("pin.approved", server=alias, target=tool),
+        about=Event("pin.approved", server=alias, target=_named(alias, tool)),
     )

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - words of many languages, whose letters look alike
 """The words that the definition scanner knows, by what they do in a sentence.
 
 Rules of this file:
@@ -132,7 +131,7 @@ OTHER_LANGUAGES: Final = {
     ),
     "PERSON": (
         "benutzer* nutzer* anwender* utilisateur* usuario* usuário* utente* l'utente all'utente użytkownik* "
-        "gebruiker* пользовател* المستخدم للمستخدم kullanıcı* användar* l'utilisateur"
+        "gebruiker* пользовател* المستخدم للمستخدم kullan\u0131c\u0131* användar* l'utilisateur"
     ),
     "QUIET": (
         "heimlich stillschweigend unbemerkt secrètement discrètement secretamente sigilosamente segretamente "
@@ -164,7 +163,7 @@ OTHER_LANGUAGES: Final = {
         "аргумент* المعامل parametre*"
     ),
     "TOOL": (
-        "werkzeug* outil* herramienta* ferramenta* strumento* narzędzi* инструмент* الأداة أداة araç aracı "
+        "werkzeug* outil* herramienta* ferramenta* strumento* narzędzi* инструмент* الأداة أداة araç arac\u0131 "
         "gereedschap* hulpmiddel verktyg*"
     ),
     "IGNORE": (
