@@ -512,10 +512,10 @@ class ConnectionLost(ClientError):
 
 
 class RequestTimeout(ClientError):
-    """No answer in time. The server was told that the request is cancelled."""
+    """No answer in time. The server was told that the request is cancelled. `setting` is what would allow more."""
 
-    def __init__(self, method: str, seconds: float) -> None:
-        super().__init__(f"{method} was not answered within {seconds:g} s (set timeout= on the call or the client)")
+    def __init__(self, method: str, seconds: float, *, setting: str = "set timeout= on the call or the client") -> None:
+        super().__init__(f"{method} was not answered within {seconds:g} s ({setting})")
         self.method = method
         self.seconds = seconds
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["CASES", "CLIENT", "EVERYWHERE", "MODERN", "TRANSPORTS", "WIRES", "Case"]
+__all__ = ["CASES", "CLIENT", "EVERYWHERE", "HOST", "MODERN", "TRANSPORTS", "WIRES", "Case"]
 
 EVERYWHERE: tuple[str, ...] = (
     *("memory", "stdio", "http", "session", "asgi"),
@@ -22,6 +22,8 @@ MODERN: tuple[str, ...] = tuple(kind for kind in EVERYWHERE if kind != "session"
 """For what only the newest revision has."""
 CLIENT: tuple[str, ...] = ("stdio", "http", "websocket", "unix")
 """Every transport over which a client meets a server that is not its own."""
+HOST: tuple[str, ...] = ("stdio", "http")
+"""What a host meets its servers by: what it decides is the same on every other."""
 WIRES: tuple[str, ...] = ("stdio", "http", "session", "websocket", "unix")
 """For what goes into a tool and comes out of it: every wire once, since the tool does not know which it is."""
 TRANSPORTS = frozenset({*EVERYWHERE, *CLIENT})
@@ -266,6 +268,35 @@ CASES: tuple[Case, ...] = (
     Case("ATK-217", "Signing out while revocation fails"),
     Case("ATK-218", "Grants that OAuth has given up"),
     Case("ATK-219", "Enterprise tokens that are wrong"),
+    # What a host lets nobody do: definitions, decisions, content, questions
+    Case("ATK-220", "A description that gives orders", HOST),
+    Case("ATK-221", "Orders anywhere else in a definition", HOST),
+    Case("ATK-222", "Definitions with hidden characters", HOST),
+    Case("ATK-223", "A tool that changes after it was approved", HOST),
+    Case("ATK-224", "A change announced right after the approval", HOST),
+    Case("ATK-225", "A tool in the shadow of another server's", HOST),
+    Case("ATK-226", "Names that look alike", HOST),
+    Case("ATK-227", "A server that calls itself another", HOST),
+    Case("ATK-228", "Two tools of one name", HOST),
+    Case("ATK-229", "Instructions that jump the line", HOST),
+    Case("ATK-230", "Annotations that lie", CLIENT),
+    Case("ATK-231", "A question too long to be read", HOST),
+    Case("ATK-232", "An approval that is stretched", HOST),
+    Case("ATK-233", "A result that gives orders", CLIENT),
+    Case("ATK-234", "Markdown that sends data away", CLIENT),
+    Case("ATK-235", "A link to what nobody should fetch", CLIENT),
+    Case("ATK-236", "Icons that are more than icons", CLIENT),
+    Case("ATK-237", "Answers and listings without end", CLIENT),
+    Case("ATK-238", "A server that dies, hangs or lies in the middle of a call", HOST),
+    Case("ATK-239", "Results that break their schema", CLIENT),
+    Case("ATK-240", "Tools whose mirrored arguments are wrong", ("http",)),
+    Case("ATK-241", "A language model for whoever asks", CLIENT),
+    Case("ATK-242", "A form that asks a person for a secret", CLIENT),
+    Case("ATK-243", "A page that misleads", CLIENT),
+    Case("ATK-244", "Folders that nobody gave", CLIENT),
+    Case("ATK-245", "One account's listing shown to the next"),
+    Case("ATK-246", "One server in the calls of another", CLIENT),
+    Case("ATK-247", "A page of a server", CLIENT),
     # What travels through clients
     Case("ATK-248", "A request state that was changed"),
     Case("ATK-249", "A request state of somebody else"),
@@ -289,10 +320,22 @@ CASES: tuple[Case, ...] = (
     Case("ATK-266", "A crash while writing"),
     Case("ATK-267", "Entries that were swapped"),
     Case("ATK-268", "A keyring that keeps nothing secret"),
+    # Starting local servers
+    Case("ATK-270", "A shell in a configuration", ("stdio",)),
+    Case("ATK-271", "A program of the working directory", ("stdio",)),
+    Case("ATK-272", "A configuration or program that was changed"),
+    Case("ATK-273", "The environment of the host", ("stdio",)),
+    Case("ATK-274", "Open files of the host", ("stdio",)),
+    Case("ATK-275", "Processes that stay", ("stdio",)),
+    Case("ATK-276", "A server that looks around", ("stdio",)),
+    Case("ATK-277", "A flood on standard error", ("stdio",)),
+    Case("ATK-278", "A server that dies for ever", ("stdio",)),
     # What is on record
     Case("ATK-280", "Lines of a log written by a peer", ("http", "websocket", "unix")),
     Case("ATK-281", "An audit log that was changed"),
     Case("ATK-282", "An audit log that cannot be written", ("stdio", "http")),
+    Case("ATK-285", "A package that nobody fixed, or that sounds like another"),
+    Case("ATK-287", "Memory, files and processes without end", ("stdio",)),
     Case("ATK-288", "What is not on record", EVERYWHERE),
     Case("ATK-289", "A log flooded with the same line"),
 )

@@ -180,7 +180,7 @@ async def test_frames_may_come_with_the_answer_to_the_handshake():
 
     async with raw_server(script) as peer:
         client = Client(peer.url, policy=quick({"connect": 0.5}), era="modern")
-        with pytest.raises(e.ConnectionLost):
+        with pytest.raises(e.ConnectionFailed):
             await client.connect()
 
 

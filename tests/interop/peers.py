@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -63,20 +64,7 @@ def npm_tool(name: str) -> list[str]:
     if not stamp.exists() or json.loads(stamp.read_text()) != PACKAGES:
         TOOLS.mkdir(exist_ok=True)
         (TOOLS / "package.json").write_text('{"private": true}\n')
-        home = Path(program).parent
-        npm = (home if os.name == "nt" else home.parent / "lib") / "node_modules" / "npm" / "bin" / "npm-cli.js"
-        wanted = [f"{package}@{version}" for package, version in PACKAGES.items()]
-        environment = {**os.environ, "PATH": f"{home}{os.pathsep}{os.environ.get('PATH', '')}"}
-        done = subprocess.run(
-            [program, str(npm), "install", "--no-audit", "--no-fund", *wanted],
-            cwd=TOOLS,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=INSTALLING,
-        )
-        if done.returncode != 0:
-            pytest.fail(f"npm could not install {', '.join(wanted)} into {TOOLS}:\n{done.stderr[-2000:]}")
+        _npm(TOOLS, "install", *(f"{package}@{version}" for package, version in PACKAGES.items()))
         stamp.write_text(json.dumps(PACKAGES))
     for package in PACKAGES:
         folder = TOOLS / "node_modules" / package
@@ -84,6 +72,39 @@ def npm_tool(name: str) -> list[str]:
         if name in programs:
             return [program, str(folder / programs[name])]
     raise LookupError(name)
+
+
+def npm_locked(project: Path) -> Path:
+    """The `node_modules` that a project's lock file asks for, installed where they are not there; not in the project.
+
+    Fails the test if npm cannot install them.
+    """
+    lock = (project / "package-lock.json").read_bytes()
+    place = TOOLS / f"locked-{sha256(lock).hexdigest()[:16]}"
+    if not (place / "installed").exists():
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "package.json").write_bytes((project / "package.json").read_bytes())
+        (place / "package-lock.json").write_bytes(lock)
+        _npm(place, "ci", "--ignore-scripts")
+        (place / "installed").touch()
+    return place / "node_modules"
+
+
+def _npm(folder: Path, action: str, *words: str) -> None:
+    program = node()
+    home = Path(program).parent
+    npm = (home if os.name == "nt" else home.parent / "lib") / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    environment = {**os.environ, "PATH": f"{home}{os.pathsep}{os.environ.get('PATH', '')}"}
+    done = subprocess.run(
+        [program, str(npm), action, "--no-audit", "--no-fund", *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=INSTALLING,
+    )
+    if done.returncode != 0:
+        pytest.fail(f"npm could not {action} {' '.join(words)} in {folder}:\n{done.stderr[-2000:]}")
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from garrison import Client, Server
 from garrison.audit import AuditLog
 from garrison.auth.resource import IntrospectionVerifier, JwtVerifier
 from garrison.auth.resource.server import ResourceServer
+from garrison.client.launching import Launch
+from garrison.host import Always, ApprovalPolicy, Host, LocalServer, OtherServer, RemoteServer, Rule, SamplingBudget
 from garrison.policy.toml import Settings
 from garrison.safe import SafeCommand, SafeFetch, SafeRoot, SafeSQL
 from garrison.server.options import ToolOptions
@@ -43,6 +45,16 @@ FUNCTIONS: tuple[object, ...] = (
     SafeSQL,
     SafeCommand,
     SafeFetch,
+    Launch,
+    LocalServer,
+    RemoteServer,
+    OtherServer,
+    Host,
+    Host.from_file,
+    ApprovalPolicy,
+    Rule,
+    Always,
+    SamplingBudget,
 )
 """What takes settings as arguments, or names them."""
 

@@ -17,13 +17,13 @@ from contextlib import asynccontextmanager
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Final, cast
 
-from ..errors import ConfigurationError, GarrisonError
+from ..errors import ConfigurationError, GarrisonError, NotApproved
 from ..host.console import Terminal
 from ..host.host import Host
 from ..host.questions import CallQuestion
 from ..host.state import FolderState, StateError
 from .failures import NOT_APPROVED, OK, TOOL_FAILED, USAGE, WAITS, quiet, report
-from .host_show import changed, show_answer, show_definitions, show_host
+from .host_show import changed, show_answer, show_change, show_definitions, show_host
 from .progress import Progress
 from .style import dim
 from .values import json_object, pairs, typed
@@ -183,7 +183,11 @@ async def arguments_of(host: Host, name: str, words: Sequence[str], whole: str |
         ConfigurationError: a word is no argument, or one is given twice.
         NotApproved, NoSuchTool, ClientError: as of `Host.sound`.
     """
-    tool = await host.sound(name)
+    try:
+        tool = await host.sound(name)
+    except NotApproved:
+        show_change(host, name)
+        raise
     given = {} if whole is None else json_object(whole)
     more = pairs(words)
     twice = given.keys() & more.keys()

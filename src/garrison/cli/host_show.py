@@ -17,11 +17,12 @@ from ..host.differences import seen
 from ..host.labels import Label
 from ..protocol import types as t
 from ..protocol.json import encode
-from .failures import status_of, worded
+from .failures import AUTHENTICATION, TIMED_OUT, status_of, worded
 from .style import bold, dim, emit, emit_json, green, red, safe, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import TextIO
 
     from ..host.answers import ToolAnswer
     from ..host.exposure import HostTool, Unshown
@@ -29,15 +30,17 @@ if TYPE_CHECKING:
     from ..host.pins import Waiting
     from ..host.scanner import Finding
 
-__all__ = ["changed", "show_answer", "show_definitions", "show_host", "waiting"]
+__all__ = ["changed", "show_answer", "show_change", "show_definitions", "show_host", "waiting"]
 
 _WIDTH: Final = 72
 _STATES: Final = {"new": "new", "changed": "CHANGED", "name": "refused", "scanner": "refused"}
-_COLOURS: Final[dict[str, Callable[[str], str]]] = {
-    "removed": lambda text: red(text, sys.stdout),
-    "added": lambda text: green(text, sys.stdout),
-    "note": lambda text: dim(text, sys.stdout),
+_COLOURS: Final[dict[str, Callable[[str, TextIO], str]]] = {"removed": red, "added": green, "note": dim}
+
+_ADVICE: Final = {
+    AUTHENTICATION: "its token, or auth, stands in the configuration",
+    TIMED_OUT: "its timeout stands in the configuration",
 }
+"""What to do about a server that cannot be used, where it is not what a single command would be told."""
 
 
 def waiting(host: Host, unshown: Unshown) -> Waiting | None:
@@ -107,25 +110,33 @@ def _held_back(host: Host) -> Iterator[str]:
             new[each.server] = new.get(each.server, 0) + 1
             continue
         yield bold(safe(worded(each.text)), sys.stdout)
-        yield from (f"  {line}" for line in _difference(host, each))
+        yield from (f"  {line}" for line in _difference(host, each, sys.stdout))
         yield from (f"  ! {_finding(found)}" for found in (each.review.findings if each.review else ()))
     for alias, count in new.items():
         yield f"{count} new tool{'s' * (count > 1)} of {alias}: `garrison host CONFIG approve` shows them and asks"
 
 
-def _difference(host: Host, unshown: Unshown) -> Iterator[str]:
+def show_change(host: Host, name: str) -> None:
+    """Print on standard error what is other in a tool than was approved, where that is why it is refused."""
+    for each in host.unshown():
+        if each.name == name and changed(host, each):
+            print("\n".join(f"  {line}" for line in _difference(host, each, sys.stderr)), file=sys.stderr)
+
+
+def _difference(host: Host, unshown: Unshown, out: TextIO) -> Iterator[str]:
     found = waiting(host, unshown)
     if found is not None and found.pin is not None:
         for change in found.changes():
-            yield change.line(lambda kind, text: _COLOURS[kind](text) if kind in _COLOURS else text)
+            yield change.line(lambda kind, text: _COLOURS[kind](text, out) if kind in _COLOURS else text)
     elif unshown.review is not None:
         yield from map(seen, unshown.review.changes)
 
 
 def _failures(host: Host) -> Iterator[str]:
     for alias, failure in host.failures.items():
-        text = safe(worded(failure))
-        yield f"{red(alias, sys.stdout)} cannot be used: {text.removeprefix(f'{alias}: ')}"
+        advice = _ADVICE.get(status_of(failure))
+        text = f"{' '.join(str(failure).split())}; {advice}" if advice else worded(failure)
+        yield f"{red(f'{alias} cannot be used', sys.stdout)}: {safe(text).removeprefix(f'{alias}: ')}"
 
 
 def _facts(host: Host) -> dict[str, object]:
@@ -171,7 +182,9 @@ def show_definitions(host: Host, names: Sequence[str], *, as_json: bool) -> None
         as_json: in the form of `generic_tools`.
     """
     tools = generic_tools(host)
-    wanted = [each for each in tools.definitions() if not names or _is_named(str(each["name"]), names)]
+    shown = [tool for tool in host.tools() if tool.name not in tools.left_out]
+    pairs = zip(shown, tools.definitions(), strict=True)
+    wanted = [each for tool, each in pairs if not names or tool.name in names or tool.server in names]
     if as_json:
         emit_json({"tools": wanted, "instructions": host.instructions(), "left_out": tools.left_out})
         return
@@ -185,10 +198,6 @@ def show_definitions(host: Host, names: Sequence[str], *, as_json: bool) -> None
         print(f"\n{safe(said)}")
     if not wanted:
         print("A model is shown nothing of that." if names else "A model is shown nothing.", file=sys.stderr)
-
-
-def _is_named(name: str, names: Sequence[str]) -> bool:
-    return name in names or name.partition(".")[0] in names
 
 
 def show_answer(answer: ToolAnswer, *, as_json: bool) -> None:

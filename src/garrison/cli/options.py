@@ -360,7 +360,11 @@ def _host(parser: argparse.ArgumentParser) -> None:
         "prompt for all of that (default: shell on a terminal, else list)",
     )
     parser.add_argument(
-        "words", metavar="NAME|name=value", nargs="*", help="for call and show: ALIAS.TOOL; for call: its arguments"
+        "words",
+        metavar="NAME|name=value",
+        nargs="*",
+        default=[],
+        help="for call and show: ALIAS.TOOL; for call: its arguments",
     )
     parser.add_argument(
         "--state", metavar="FOLDER", help="where the host keeps its state (default: the platform's place)"

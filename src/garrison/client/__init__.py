@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .client import Client
 from .handlers import accept_defaults
+from .launching import Launch
 from .subscriptions import (
     Change,
     PromptListChanged,
@@ -19,6 +20,7 @@ __all__ = [
     "Change",
     "Client",
     "ClientTransport",
+    "Launch",
     "PromptListChanged",
     "Receiver",
     "ResourceListChanged",

@@ -122,7 +122,7 @@ class Conversation:
     def credential(self) -> object:
         """Something that is another one once the transport sends another credential than before."""
         # Of a transport that sends the same one for ever there is nothing to be known.
-        return 0 if self.link is None else getattr(self.link.transport, "credential", 0)
+        return 0 if self.link is None else self.link.transport.credential
 
     def agreed(self) -> Agreement:
         """What was agreed with the server. Raises `ConnectionLost` before there is anything."""
@@ -180,8 +180,10 @@ class Conversation:
                     await link.run(link.call("logging/setLevel", {"level": self.log_level}))
             if self.closed:
                 raise ConnectionLost("The client is closed")
-        except BaseException:  # whatever ended the meeting, nothing of it may stay open
+        except BaseException as exc:  # whatever ended the meeting, nothing of it may stay open
             await link.aclose()
+            if isinstance(exc, ConnectionLost) and not self.closed:
+                raise ConnectionFailed(*exc.args) from exc
             raise
         finally:
             self._meeting = None

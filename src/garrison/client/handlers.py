@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import msgspec
 
+from .. import events
 from ..errors import ConfigurationError, InputDeclined
 from ..protocol import types as t
 from .words import refused, said
@@ -36,6 +37,7 @@ ElicitHandler = Callable[[t.ElicitFormParams | t.ElicitUrlParams], ElicitAnswer 
 SampleHandler = Callable[[t.CreateMessageParams], SampleAnswer | Awaitable[SampleAnswer]]
 RootsHandler = Callable[[], Roots | Awaitable[Roots]] | Roots
 
+_SETTINGS = {"elicitation/create": "on_elicit", "sampling/createMessage": "on_sample", "roots/list": "on_roots"}
 _URL_MODE_SINCE = "2025-11-25"
 _ELICITATION_SINCE = "2025-06-18"
 
@@ -107,6 +109,12 @@ class Answers:
         }
         return handler.get(method) is not None
 
+    def undeclared(self, method: str) -> None:
+        """Record that a server asked for what it was told that nobody answers."""
+        setting = _SETTINGS.get(method, "")
+        text = f"The server asked for {said(method, 64)}, which was not declared"
+        events.record("response.refused", text, setting=setting, about=events.Event("response.refused", method=method))
+
     async def all(self, requests: Mapping[str, object]) -> dict[str, object]:
         """Answers the questions of one round, by key.
 
@@ -123,6 +131,7 @@ class Answers:
             if not isinstance(method, str) or method not in t.ANSWERS:
                 raise refused(f"inputRequests.{said(key, 64)}: not a question that a server may ask")
             if not self.has(method):
+                self.undeclared(method)
                 raise InputDeclined(f"The server asked for {method}, and this client has no handler for it")
             questions.append((key, method, fields.get("params", {})))
         tasks = [asyncio.ensure_future(self.one(method, params)) for _, method, params in questions]

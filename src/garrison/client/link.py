@@ -506,6 +506,8 @@ class Link:
         if method == "ping":
             reply = encode_result(request.id, b"{}")
         elif method not in revision.methods.server_requests or not self._answers.has(method):
+            self.drop("undeclared")
+            self._answers.undeclared(method)
             reply = encode_error(request.id, -32601, "Method not found")
         else:
             try:

@@ -156,9 +156,7 @@ class Walk:
 
     def late(self) -> RequestTimeout:
         """The error for a listing that takes too long."""
-        error = RequestTimeout(self._method, self._whole)
-        error.args = (f"{self._method}: the listing was not complete within {self._whole:g} s (Timeouts.listing)",)
-        return error
+        return RequestTimeout(self._method, self._whole, setting="Timeouts.listing")
 
     def count(self, page: t.PaginatedResult) -> None:
         """Counts one page and what it brought.

@@ -31,6 +31,7 @@ from ..errors import (
 )
 from ..protocol import revisions
 from ..protocol import types as t
+from .words import said
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,7 +170,7 @@ async def _discover(link: Link, modern: list[str], legacy: list[str], timeouts: 
             found = t.convert(raw, t.DiscoverResult)
         except msgspec.ValidationError as exc:
             if "supportedVersions" in raw:
-                raise ProtocolViolation(f"server/discover: {exc}") from None
+                raise ProtocolViolation(f"server/discover: {said(exc)}") from None
             return None
         picked = choose(found.supported_versions, modern)
         if picked is None:
@@ -207,7 +208,7 @@ async def handshake(link: Link, legacy: Sequence[str], answers: Answers, timeout
     try:
         result = t.convert(raw, t.InitializeResult)
     except msgspec.ValidationError as exc:
-        raise ProtocolViolation(f"initialize: {exc}") from None
+        raise ProtocolViolation(f"initialize: {said(exc)}") from None
     if result.protocol_version not in legacy:
         raise _nothing_common([result.protocol_version], legacy)
     link.transport.greeted(call)

@@ -136,6 +136,11 @@ class ClientTransport(Protocol):
         ...
 
     @property
+    def credential(self) -> int:
+        """Another number whenever another credential is sent than before."""
+        ...
+
+    @property
     def down(self) -> bool:
         """True when the connection ended and `open` would make a new one."""
         ...
@@ -196,6 +201,7 @@ class OneChannel:
 
     http = False
     session: str | None = None
+    credential = 0
 
     def agree(self, version: str, *, modern: bool) -> None:
         pass

@@ -80,7 +80,7 @@ def names_of(owner: object) -> tuple[str, ...]:
     if is_typeddict(owner):
         return tuple(sorted(owner.__required_keys__ | owner.__optional_keys__))  # type: ignore[attr-defined]
     if dataclasses.is_dataclass(owner):
-        return tuple(field.name for field in dataclasses.fields(owner))
+        return tuple(field.name for field in dataclasses.fields(owner) if field.init)
     return tuple(name for name in inspect.signature(_called(owner)).parameters if name != "self")
 
 

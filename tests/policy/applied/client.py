@@ -227,6 +227,23 @@ async def cwd(value: object) -> object:
         return place.name in await local(cwd=place if value else None)
 
 
+READING = """
+for m in messages():
+    if m.get("method") == "server/discover": discover(m)
+    elif m.get("method") == "tools/call":
+        try: text(m, open(m["params"]["arguments"]["path"]).read())
+        except OSError as error: text(m, type(error).__name__)
+"""
+
+
+@case(Client, "sandbox", default="secret", changed=("auto", "PermissionError"), peer=True)
+async def sandbox(value: Any) -> object:
+    with folder() as place:
+        (place / "f").write_text("secret")
+        async with Client(program(READING), policy=POLICY, sandbox=value) as client:
+            return said_by(await client.call_tool("x", {"path": str(place / "f")}))
+
+
 @case(Client, "on_stderr", default=b"", changed=("heard", b"started"))
 async def on_stderr(value: object) -> object:
     heard: list[bytes] = []

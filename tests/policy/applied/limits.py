@@ -455,6 +455,29 @@ async def pages(value: int) -> object:
             return await outcome(count())
 
 
+def listing_case(name: str, changed: int, kind: str) -> None:
+    """A bound on what a client takes in a listing: five of a kind, of some 1000 bytes each."""
+
+    @case(Limits, name, default=5, changed=(changed, "ProtocolViolation"))
+    async def observe(value: int) -> object:
+        server = Server("many")
+        for number in range(5):
+            server.add_tool(lambda: "x", f"t{number}", description="x" * 1000, structured_output=False)
+            server.prompt(f"p{number}")(lambda: "x")
+        async with serving(server) as running:
+
+            async def count() -> int:
+                return len([each async for each in getattr(client, kind)()])
+
+            async with Client(running.url, token=TOKEN, policy=policy(**{name: value})) as client:
+                return await outcome(count())
+
+
+listing_case("definition_bytes", 1000, "tools")
+listing_case("tools", 4, "tools")
+listing_case("listed", 4, "prompts")
+
+
 @case(Limits, "progress_rate", default=True, changed=(5, False))
 async def progress_rate(value: int) -> object:
     def reports(request: Any) -> bytes:

@@ -12,6 +12,8 @@ from typing import Any
 from garrison import Client, Context, SecurityPolicy, Server, Timeouts
 from garrison.policy.tls import TlsServerConfig
 from garrison.policy.transports import UnixSocketConfig
+from tests.client.fakes import http_server
+from tests.client.fakes import modern as answering
 from tests.client.raw_websocket import Raw, raw_server
 from tests.support.certs import Authority
 from tests.support.edge import Counting, said
@@ -219,6 +221,27 @@ async def request_max(value: float) -> object:
 
     async with serving(server) as running:
         return await called(running.url, policy(request=0.25, request_max=value), "work", {})
+
+
+@case(Timeouts, "listing", default=6, changed=(0.2, "RequestTimeout"))
+async def listing(value: float) -> object:
+    """Six pages, each of which takes its time."""
+
+    async def page(request: Any) -> dict[str, Any]:
+        await asyncio.sleep(0.08)
+        number = int(request.params.get("cursor", "0"))
+        tool = {"name": f"t{number}", "inputSchema": {"type": "object"}}
+        return {
+            **{"tools": [tool], "ttlMs": 0, "cacheScope": "private"},
+            **({"nextCursor": str(number + 1)} if number < 5 else {}),
+        }
+
+    async def count() -> int:
+        return len([tool async for tool in client.tools()])
+
+    async with http_server(answering({"tools/list": page})) as fake:
+        async with Client(fake.url, policy=policy(listing=value)) as client:
+            return await outcome(count())
 
 
 async def called(url: str, chosen: SecurityPolicy, tool: str, arguments: dict[str, Any]) -> object:
