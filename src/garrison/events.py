@@ -125,8 +125,9 @@ def record(
         about: the request that it is about; that of `cause` when not given.
     """
     if _listeners:
-        if about is None and (request := cause.get()) is not None:
-            about = request()
+        if (about is None or not about.server) and (request := cause.get()) is not None:
+            whose = request()
+            about = whose if about is None else about._replace(server=whose.server)
         how = decision or ("noted" if event in _NOTED else "failed" if event in _FAILED else "refused")
         whole = Event(event) if about is None else about._replace(name=event)
         emit(

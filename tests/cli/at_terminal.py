@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 __all__ = ["AtTerminal"]
 
@@ -44,7 +45,8 @@ class AtTerminal:
         """What was shown since the last time, up to this text."""
         ends = time.monotonic() + _PATIENCE
         while (found := self.seen.find(text, self._read)) < 0:
-            assert time.monotonic() < ends and self._look(), f"{text!r} did not come: {self.seen[self._read :]}"
+            if time.monotonic() > ends or not self._look():
+                self._fail(f"{text!r} did not come")
         begin, self._read = self._read, found + len(text)
         return self.seen[begin : self._read]
 
@@ -59,6 +61,12 @@ class AtTerminal:
         self.seen += self._decoder.decode(data).replace("\r\n", "\n")
         return bool(data)
 
+    def _fail(self, why: str) -> NoReturn:
+        self.process.kill()
+        self.process.wait(10)
+        os.close(self._master)
+        raise AssertionError(f"{why}: {self.seen[self._read :]}")
+
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
@@ -72,6 +80,7 @@ class AtTerminal:
         """The exit status, and what was shown since the last time."""
         ends = time.monotonic() + _PATIENCE
         while self._look():
-            assert time.monotonic() < ends, self.seen[self._read :]
+            if time.monotonic() > ends:
+                self._fail("it did not end")
         os.close(self._master)
         return self.process.wait(10), self.seen[self._read :]

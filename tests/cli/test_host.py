@@ -28,6 +28,7 @@ tools = [
      "inputSchema": {"type": "object", "properties": {"a": number, "b": number}, "required": ["a", "b"]}},
     {"name": "fail", "description": "Fail.", "inputSchema": {"type": "object"}},
     {"name": "wait", "description": "Wait.", "inputSchema": {"type": "object"}},
+    {"name": "die", "description": "End.", "inputSchema": {"type": "object"}},
 ]
 for line in sys.stdin:
     message = json.loads(line)
@@ -38,17 +39,23 @@ for line in sys.stdin:
     if method == "initialize":
         result = {"protocolVersion": "2025-11-25", "serverInfo": {"name": "sums", "version": "1"},
                   "capabilities": {"tools": {}}, "instructions": "Be exact."}
+    elif method == "server/discover" and sys.argv[1] == "sums":  # the other one speaks an older revision
+        result = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, "instructions": "Be exact."}
     elif method == "tools/list":
         result = {"tools": tools}
     elif method == "tools/call" and params["name"] == "wait":
         open(os.path.join(here, "waits"), "w").close()
         continue
+    elif method == "tools/call" and params["name"] == "die":
+        sys.exit(1)
     elif method == "tools/call":
         given = params.get("arguments", {})
         text = str(given["a"] + given["b"]) if params["name"] == "add" else "it fails\\x1b[2J"
         result = {"content": [{"type": "text", "text": text}], "isError": params["name"] == "fail"}
     else:
         error = {"code": -32601, "message": "Method not found"}
+    if result and sys.argv[1] == "sums":
+        result |= {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
     answer = {"jsonrpc": "2.0", "id": message["id"]} | ({"error": error} if error else {"result": result})
     print(json.dumps(answer), flush=True)
 """
@@ -158,10 +165,10 @@ def test_a_person_is_asked_about_file_programs_and_tools_and_calls_at_the_prompt
     shown = terminal.answer("Start the server", "y") + terminal.answer("Start the server", "y")
     assert "server sums?" in shown and "server more?" in shown and 'argument 2: "sums"' in shown and "sha256:" in shown
     shown = terminal.answer("Show the model tools of", "y")
-    assert "sums (3 new)?" in shown and '"description":"Add two numbers."' in shown and "Be exact." in shown
+    assert "sums (4 new)?" in shown and '"description":"Add two numbers."' in shown and "Be exact." in shown
     terminal.answer("Show the model tools of more", "n")
     shown = terminal.wait_for("garrison> ")
-    assert "sums.add" in shown and "3 new tools of more: `garrison host CONFIG approve`" in shown
+    assert "sums.add" in shown and "4 new tools of more: `garrison host CONFIG approve`" in shown
 
     terminal.type("sums.add a=1 b=2\n")
     shown = terminal.answer("Call sums.add?", "y")
@@ -239,7 +246,7 @@ def test_what_was_approved_is_listed_shown_and_called_without_a_person(shared: P
 def test_show_is_exactly_what_a_model_is_shown(shared: Place) -> None:
     status, out, _ = shared.run("show", "--json")
     shown = json.loads(out)
-    assert status == 0 and len(shown["tools"]) == 6
+    assert status == 0 and len(shown["tools"]) == 8
     add = next(tool for tool in shown["tools"] if tool["name"] == "sums__add")
     assert add["description"] == "Add two numbers." and add["input_schema"]["required"] == ["a", "b"]
     assert "Be exact." in shown["instructions"]  # of sums, which may; more may not
@@ -280,6 +287,21 @@ def test_a_file_that_is_none(place: Place) -> None:
     (place.state / "files.json").chmod(0o600)
     status, _, err = place.run()
     assert status == 2 and "files.json" in err
+
+
+def test_the_json_of_desktop_clients_is_read_and_what_it_lacks_is_said(place: Place) -> None:
+    server = {"command": sys.executable, "args": [os.fspath(place.folder / "server.py"), "sums"]}
+    servers = {
+        "My Sums": server,
+        "Other": {**server, "disabled": True},
+        "web": {"command": "npx", "args": ["-y", "x-mcp"]},
+    }
+    (place.folder / "desktop.json").write_text(json.dumps({"mcpServers": servers}))
+    (place.folder / "desktop.json").chmod(0o600)
+    done = garrison("host", "desktop.json", "--trust", "--state", os.fspath(place.state), cwd=place.folder)
+    assert done.returncode == 1 and "my-sums cannot be used: my-sums was not started" in done.stdout
+    assert "is called my-sums here" in done.stderr and "is disabled" in done.stderr
+    assert "other cannot" not in done.stdout
 
 
 @pytest.mark.attack("ATK-223", transports=("stdio",))
@@ -361,6 +383,23 @@ def test_an_interrupt_ends_every_program(shared: Place) -> None:
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.end()[0] == 130
         assert not shared.is_running("sums") and not shared.is_running("more")
+
+
+def test_a_server_that_ends_is_told_of_and_ends_nothing_else(shared: Place) -> None:
+    terminal = shared.terminal()
+    terminal.wait_for("garrison> ")
+    terminal.type("sums.die\n")
+    terminal.answer("Call sums.die?", "y")
+    assert "The server process ended" in terminal.wait_for("garrison> ")
+    terminal.type("more.add a=1 b=2\n")
+    assert "3\n" in terminal.wait_for("garrison> ")
+    terminal.type("sums.add a=1 b=3\n")
+    terminal.answer("Call sums.add?", "y")
+    shown = terminal.wait_for("garrison> ")
+    assert "4\n" in shown
+    assert "note: " in terminal.seen and "started again" in terminal.seen
+    terminal.type("quit\n")
+    assert terminal.end()[0] == 0
 
 
 def test_the_end_of_input_ends_the_prompt(shared: Place) -> None:

@@ -215,7 +215,7 @@ def test_every_setting_can_stand_in_a_file_or_is_known_not_to() -> None:
     of_host = inspect.signature(Host).parameters
     assert {each.name for each in fields(HostSettings)} <= set(of_host)
     assert set(of_host) - {each.name for each in fields(HostSettings)} == {
-        *("servers", "approve", "policy", "state", "security", "sample", "sampling", "audit"),
+        *("servers", "approve", "policy", "state", "security", "sample", "sampling", "review", "audit"),
     }, "what else a file could say"
 
 

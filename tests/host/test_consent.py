@@ -221,7 +221,7 @@ async def test_too_many_questions_of_one_server_are_refused_and_another_server_i
     consent = Consent(approve)
     flood = [asyncio.ensure_future(consent.ask(question("evil"))) for _ in range(40)]
     await asyncio.sleep(0.01)
-    assert [(e.name, e.server, e.setting) for e in told] == [("approval.denied", "evil", "Consent(waiting=)")] * 23
+    assert [(e.name, e.server, e.setting) for e in told] == [("approval.denied", "evil", "")] * 23
     good = asyncio.ensure_future(consent.ask(question("good")))
     await asyncio.sleep(0.01)
     release.set()

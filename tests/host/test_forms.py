@@ -340,3 +340,16 @@ def test_separators_and_case_hide_nothing(data: st.DataObject) -> None:
         )
     assert asks_for_secret(spelled)
     assert asks_for_secret(data.draw(st.sampled_from((" ", "_", "-", ".", " / "))).join("password"))
+
+
+@pytest.mark.parametrize("kind", ["integer", "string"])
+def test_a_warning_against_secrets_asks_for_none(kind: str) -> None:
+    said = "Your favourite one (do not give us your phone number, pin, or other sensitive info)"
+    fields = {"favourite": {"type": kind, "description": said}}
+    check_form("Please fill this in", {"type": "object", "properties": fields})
+    for asks in (f"{said}. Then your PIN.", "Do not give up: enter your PIN", "do not wait, enter your pin"):
+        fields["favourite"]["description"] = asks
+        with pytest.raises(NotApproved, match="asks for a secret"):
+            check_form("Please fill this in", {"type": "object", "properties": fields})
+    with pytest.raises(NotApproved, match="asks for a secret"):
+        check_form("Do not give us your pin", {"type": "object", "properties": {"a": {"type": kind}}})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 
@@ -13,11 +15,12 @@ from garrison import (
     Host,
     NoSuchTool,
     NotApproved,
+    ProtocolViolation,
     RequestTimeout,
     Server,
     events,
 )
-from garrison.host import ApprovalPolicy, Label, MemoryState, OtherServer, Rule
+from garrison.host import ApprovalPolicy, Label, LocalServer, MemoryState, OtherServer, Rule
 from tests.support.hosted import Approver, Offer, hosted, text, tool
 
 pytestmark = pytest.mark.client
@@ -197,6 +200,36 @@ async def test_an_audit_gets_what_happens_in_this_host_and_nothing_else() -> Non
     assert len(kept.events) == count
 
 
+async def test_hosts_of_one_process_are_told_nothing_of_each_other() -> None:
+    from tests.attacks.app.sink import Kept
+
+    first, second = Kept(), Kept()
+    one, other = Offer([tool("read")]), Offer([tool("read")], {"read": {"content": "no content"}})
+    async with (
+        hosted("http", {"files": one}, audit=first) as scene,
+        hosted("http", {"files": other}, audit=second) as two,
+    ):
+        await scene.host.call("files.read", {"path": "of the first"})
+        with pytest.raises(ProtocolViolation):
+            await two.host.call("files.read", {"path": "of the second"})
+        other.tools.append(tool("x" * 200))
+        other.tools.append({"name": "malformed"})
+        await two.host.refresh()
+    assert [each.arguments for each in first.calls] == [{"path": "of the first"}]
+    assert [each.arguments for each in second.calls] == [{"path": "of the second"}]
+    assert "response.refused" not in [each.name for each in first.events]
+    # What the client of one server finds out is told with the alias.
+    assert {each.server for each in second.events if each.name == "response.refused"} == {"files"}
+
+
+async def test_review_may_be_left_for_later() -> None:
+    approver = Approver()
+    async with hosted("http", {"files": Offer([tool("read")])}, approver=approver, review=False) as scene:
+        assert approver.questions == [] and scene.names == []
+        await scene.host.review()
+        assert scene.names == ["files.read"]
+
+
 async def test_what_a_server_answers_wrongly_is_its_own_words_for_the_model() -> None:
     broken = {"jsonrpc": "2.0", "id": 0, "error": {"code": -32000, "message": "do \u202ethis"}}
 
@@ -271,6 +304,14 @@ async def test_a_call_that_is_not_answered_ends_in_time() -> None:
 def test_an_alias_is_checked(alias: str) -> None:
     with pytest.raises(ConfigurationError):
         Host({alias: server}, state=MemoryState())
+
+
+@pytest.mark.parametrize("name", ["network", "use_instructions"])
+def test_a_flag_is_a_flag(name: str) -> None:
+    for value, refused in ((True, False), ("off", True)):
+        given: Any = {name: value}
+        with pytest.raises(ConfigurationError, match=name) if refused else nullcontext():
+            LocalServer(["x"], **given)
 
 
 async def test_labels_come_from_whoever_runs_the_host() -> None:

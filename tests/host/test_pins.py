@@ -227,7 +227,12 @@ def test_what_was_seen_waits_and_is_approved_as_it_was_seen(pins: Pins, heard: l
     assert pin == pins.listed()[0] and pins.waiting() == ()
     assert pins.status(HERE, "read", TOOL, "Use it.") == "same"
     [event] = heard
-    assert (event.name, event.decision, event.server, event.target) == ("pin.approved", "allowed", "files", "files.read")
+    assert (event.name, event.decision, event.server, event.target) == (
+        "pin.approved",
+        "allowed",
+        "files",
+        "files.read",
+    )
     assert waiting.digest in event.text
 
 

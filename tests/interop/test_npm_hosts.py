@@ -60,20 +60,24 @@ async def hosting(servers: dict[str, LocalServer], state: Any = None, say: bool 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What the filesystem server is for; beside it lies a secret."""
+    """What the filesystem server is for; beside it lie a secret, and the place of the memory server."""
     inside, outside = tmp_path / "inside", tmp_path / "outside"
-    inside.mkdir()
-    outside.mkdir()
+    for each in (inside, outside, tmp_path / "kept"):
+        each.mkdir()
     (inside / "note.txt").write_text("line 1\nline 2\n")
     (outside / "secret").write_text("canary-41c9")
     return inside
 
 
 def servers_for(folder: Path) -> dict[str, LocalServer]:
+    kept = folder.parent / "kept"
     return {
         "everything": LocalServer([*npm_tool("mcp-server-everything"), "stdio"]),
         "files": LocalServer([*npm_tool("mcp-server-filesystem"), os.fspath(folder)], write=[folder]),
-        "memory": LocalServer(npm_tool("mcp-server-memory")),
+        # Without a place for it, it would write beside its own code, which it may not.
+        "memory": LocalServer(
+            npm_tool("mcp-server-memory"), env={"MEMORY_FILE_PATH": os.fspath(kept / "memory.jsonl")}, write=[kept]
+        ),
         "thinking": LocalServer(npm_tool("mcp-server-sequential-thinking")),
         "theirs": LocalServer([*THEIRS, "stdio"]),
     }
@@ -109,15 +113,16 @@ async def test_real_servers_work_in_a_sandbox_and_raise_no_false_alarm(folder: P
         assert "thoughtHistoryLength" in await scene.call("thinking.sequentialthinking", **thought)
         assert await scene.call("theirs.add", a=2, b=3) == "5"
         answer = await scene.host.call("theirs.fail")
-        assert answer.is_error and "This went wrong" in answer.plain
-    alarms = {event.name for event in scene.told} - {"approval.granted", "pin.approved", "call.ended"}
-    assert alarms <= {"launch.limited"}, alarms
+        assert answer.is_error and "Error executing tool fail" in answer.plain
+    benign = {"approval.granted", "call.ended", "policy.relaxed"}  # the rule of these tests is a relaxation
+    assert {event.name for event in scene.told} == {"pin.approved", *benign}
 
     async with hosting(servers_for(folder), state, say=False) as scene:
         assert scene.asked == [] and scene.host.unshown() == ()
         assert {tool.name for tool in scene.host.tools()} == tools.keys()
         assert await scene.call("theirs.add", a=2, b=3) == "5"
-    assert {event.name for event in scene.told} <= {"call.ended", "launch.limited"}
+        assert "writes programs" in await scene.call("memory.read_graph")
+    assert {event.name for event in scene.told} == benign
 
 
 async def test_the_filesystem_server_cannot_read_outside_even_by_its_own_fault(folder: Path) -> None:
@@ -139,21 +144,6 @@ async def test_the_filesystem_server_cannot_read_outside_even_by_its_own_fault(f
     # The twin: without a sandbox it reads all that this user may read.
     async with hosting({"files": LocalServer(command, sandbox="off")}) as scene:
         assert "canary" in await scene.call("files.read_text_file", path=str(secret))
-
-
-async def test_memory_keeps_what_it_is_given_a_place_for(tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    server = LocalServer(
-        npm_tool("mcp-server-memory"), env={"MEMORY_FILE_PATH": os.fspath(kept / "memory.jsonl")}, write=[kept]
-    )
-    state = MemoryState()
-    entity = {"name": "Ada", "entityType": "person", "observations": ["writes programs"]}
-    async with hosting({"memory": server}, state) as scene:
-        await scene.call("memory.create_entities", entities=[entity])
-    async with hosting({"memory": server}, state, say=False) as scene:
-        assert scene.asked == []
-        assert "writes programs" in await scene.call("memory.read_graph")
 
 
 async def test_nobody_says_yes_and_no_server_runs(folder: Path) -> None:

@@ -1,8 +1,9 @@
 """Configured means applied: every setting of every configuration object, changed, is seen to do something.
 
-The settings are found by themselves: the fields of all public frozen classes of `garrison.policy`, the arguments of the
-functions that start something and of what tools call, and the options of a tool. One without a case fails; see
-`applied/case.py` for how to write it.
+The settings are found by themselves: the fields of all public frozen classes of `garrison.policy` and of a host, the
+arguments of the functions that start something and of what tools call, and the options of a tool. One without a case
+fails; see `applied/case.py` for how to write it. What a host's file can say is seen once more in
+`test_host_files_applied.py`.
 """
 
 from __future__ import annotations
@@ -11,22 +12,37 @@ import asyncio
 import dataclasses
 import importlib
 import pkgutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import garrison.host
 import garrison.policy
 from garrison import Client, Server
 from garrison.audit import AuditLog
 from garrison.auth.resource import IntrospectionVerifier, JwtVerifier
 from garrison.auth.resource.server import ResourceServer
 from garrison.client.launching import Launch
-from garrison.host import Always, ApprovalPolicy, Host, LocalServer, OtherServer, RemoteServer, Rule, SamplingBudget
+from garrison.host import (
+    Always,
+    ApprovalPolicy,
+    Host,
+    HostTool,
+    LocalServer,
+    OtherServer,
+    Question,
+    RemoteServer,
+    Rule,
+    SamplingBudget,
+    ToolAnswer,
+    Unshown,
+)
 from garrison.policy.toml import Settings
 from garrison.safe import SafeCommand, SafeFetch, SafeRoot, SafeSQL
 from garrison.server.options import ToolOptions
 
-from .applied.case import CASES, Case, names_of, title_of
+from .applied.case import CASES, Case, names_of, rows, title_of
 
 FUNCTIONS: tuple[object, ...] = (
     Server,
@@ -62,8 +78,14 @@ NOT_SETTINGS: dict[object, str] = {Settings: "what a file says, made of the othe
 
 
 @pytest.fixture(autouse=True)
-def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("GARRISON_TOKEN", raising=False)
+    for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+
+
+SAID_BY_A_HOST = {HostTool, Question, ToolAnswer, Unshown}
+"""Frozen classes of a host by which nobody configures anything."""
 
 
 def configuration_objects() -> list[type]:
@@ -79,19 +101,10 @@ def configuration_objects() -> list[type]:
     return sorted(found.keys() - NOT_SETTINGS.keys(), key=lambda kind: kind.__name__)
 
 
-def rows() -> list[Any]:
-    """Every case of every setting; None where a setting has none."""
-    found: list[Any] = []
-    for owner in (*configuration_objects(), *FUNCTIONS):
-        for name in names_of(owner):
-            for number, each in enumerate(CASES.get((owner, name), [None])):
-                ending = f"-{number + 1}" if number else ""
-                marks = [pytest.mark.peer] if each is not None and each.peer else []
-                found.append(pytest.param(owner, name, each, id=f"{title_of(owner)}.{name}{ending}", marks=marks))
-    return found
+EVERY = [(owner, names_of(owner)) for owner in (*configuration_objects(), *FUNCTIONS)]
 
 
-@pytest.mark.parametrize(("owner", "name", "case"), rows())
+@pytest.mark.parametrize(("owner", "name", "case"), rows(EVERY))
 async def test_a_changed_setting_is_seen(owner: object, name: str, case: Case | None) -> None:
     setting = f"{title_of(owner)}.{name}"
     if case is None:
@@ -110,6 +123,12 @@ async def test_a_changed_setting_is_seen(owner: object, name: str, case: Case | 
             if isinstance(each, BaseException):
                 raise each
     assert seen == [expected, other], f"with {setting}={first!r} and {then!r}"
+
+
+def test_every_setting_of_a_host_is_looked_at() -> None:
+    public = [getattr(garrison.host, name) for name in garrison.host.__all__]
+    frozen = {each for each in public if isinstance(each, type) and dataclasses.is_dataclass(each)}
+    assert frozen - SAID_BY_A_HOST <= set(FUNCTIONS)
 
 
 def test_every_case_is_of_a_setting_that_there_is() -> None:

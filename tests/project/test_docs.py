@@ -5,7 +5,7 @@ blocks in this process, `sh` blocks with bash. `Server.run` returns at once. An 
 `<!-- not run: reason -->` on the line above its fence; Python must still compile.
 
 Every limit and time-out stands in docs/limits.md with its default, beside the secure defaults, and every rate in
-docs/rate-limits.md; every security event stands in docs/threats.md.
+docs/rate-limits.md; every security event stands in docs/threats.md. So do the settings of a host on its pages.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ from garrison import (
 )
 from garrison.cli.checkup import Listener, Tls, WebSocket
 from garrison.cli.protection import Protection
+from garrison.client.launching import Launch
+from garrison.host import Host, LocalServer, Rule, SamplingBudget
 from tests.attacks.catalogue import CASES
+from tests.policy.applied.case import default_of, names_of
 from tests.support.certs import Authority
 from tests.transports.asgi import ask, scope
 
@@ -269,6 +272,42 @@ def test_every_field_of_the_policy_is_documented() -> None:
     named = [name for first, _ in table("configuration.md", "## In code") for name in re.findall(r"`(\w+)`", first)]
     presets = {"strict", "compat", "conformance"}
     assert sorted(set(named) - presets) == sorted(field.name for field in fields(SecurityPolicy))
+
+
+def rows_of(page: str, heading: str) -> dict[str, str]:
+    """The settings that a section's tables name, each with the text of the second column."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8").split(f"\n{heading}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| ?([^|]*?) ?\|", text, re.MULTILINE)
+    return {name: second for first, second in rows for name in re.findall(r"`(\w+)`", first)}
+
+
+def number(text: str) -> float | None:
+    """The number that a cell of a table begins with or ends with; None where there is none."""
+    match = re.search(r"(\d[\d, ]*)( [KMG]iB)?(?: s)?$", text)
+    sizes = {None: 1, " KiB": 1024, " MiB": 1024**2, " GiB": 1024**3}
+    return float(re.sub("[, ]", "", match[1])) * sizes[match[2]] if match else None
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "kind", "unsaid"),
+    [
+        ("host.md", "## Servers", LocalServer, ()),
+        ("host.md", "## Settings", Host, ("servers",)),
+        ("approvals.md", "## Rules", Rule, ()),
+        ("host-questions.md", "## A language model for servers", SamplingBudget, ()),
+        ("sandboxing.md", "## `Launch`", Launch, ("name", "program")),  # for a host, which knows both
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_every_setting_of_a_host_is_documented_with_its_default(
+    page: str, heading: str, kind: Any, unsaid: tuple[str, ...]
+) -> None:
+    settings = names_of(kind)
+    told = rows_of(page, heading)
+    assert sorted(told) == sorted(set(settings) - set(unsaid))
+    for name, text in told.items():
+        value = None if text in ("needed", "") else default_of(kind, name)
+        assert type(value) not in (int, float) or number(text) == value, f"{name}: {text}"
 
 
 def default(function: Any, name: str) -> Any:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from .demo_rows import Row
 
-__all__ = ["demo", "play"]
+__all__ = ["demo", "open_log", "play"]
 
 
 def demo(options: Namespace) -> int:
@@ -54,9 +54,13 @@ def demo(options: Namespace) -> int:
         from .demo_auth import demo_auth
 
         return demo_auth(options)
+    if options.host:
+        from .demo_host import demo_host
+
+        return demo_host(options)
     logging.getLogger("garrison").addHandler(logging.NullHandler())  # refusals are what is wanted here
     began = time.monotonic()
-    log = _log(options.audit)
+    log = open_log(options.audit)
     try:
         with log or nullcontext():
             rows = asyncio.run(play(fast=options.fast, log=log))
@@ -91,7 +95,7 @@ def demo(options: Namespace) -> int:
     return 1 if wrong else 0
 
 
-def _log(path: str | None) -> AuditLog | None:
+def open_log(path: str | None) -> AuditLog | None:
     """The audit log, at a path or in a new folder; none where the platform has no safe place for one."""
     if os.name != "posix" and path is None:
         return None

@@ -17,7 +17,9 @@ from contextlib import asynccontextmanager
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Final, cast
 
+from .. import events
 from ..errors import ConfigurationError, GarrisonError, NotApproved
+from ..gate.hygiene import visible
 from ..host.console import Terminal
 from ..host.host import Host
 from ..host.questions import CallQuestion
@@ -25,7 +27,7 @@ from ..host.state import FolderState, StateError
 from .failures import NOT_APPROVED, OK, TOOL_FAILED, USAGE, WAITS, quiet, report
 from .host_show import changed, show_answer, show_change, show_definitions, show_host
 from .progress import Progress
-from .style import dim
+from .style import dim, safe
 from .values import json_object, pairs, typed
 
 if TYPE_CHECKING:
@@ -47,6 +49,10 @@ _ASKED: Final = {
     "shell": _STARTING | _CALLING | {"tools"},
 }
 """Which questions an action asks; the answer to all others is no."""
+_TOLD: Final = frozenset(
+    {"elicitation.refused", "sampling.refused", "roots.refused", "launch.limited", "server.restarted"}
+)
+"""Events that end no command, so that nothing else would tell of them."""
 
 
 def host(options: Namespace) -> int:
@@ -101,6 +107,8 @@ class _Front:
 
     def __init__(self, asked: frozenset[str]) -> None:
         self._asked = asked
+        self.reviews = "tools" in asked
+        """Whether tools are asked about at the start."""
         self._terminal = Terminal()
         self.agreed: tuple[str, Mapping[str, object]] | None = None
         """The call that `--yes` stands for."""
@@ -121,11 +129,27 @@ async def _started(options: Namespace, front: _Front) -> AsyncGenerator[Host]:
         approve=front if _has_person() or options.yes else None,
         state=FolderState(options.state),
         trusted=options.trust,
+        review=front.reviews,
     )
+    for notice in made.notices:
+        _note(f"note: {notice}")
     if _has_person():
-        print(dim(f"Starting {', '.join(made.servers) or 'nothing'} ...", sys.stderr), file=sys.stderr)
-    async with made:
-        yield made
+        _note(f"Starting {', '.join(made.servers) or 'nothing'} ...")
+    unheard = events.listen(_hear)
+    try:
+        async with made:
+            yield made
+    finally:
+        unheard()
+
+
+def _hear(event: events.Event) -> None:
+    if event.name in _TOLD:
+        _note(f"note: {event.text}" + (f" ({event.setting})" if event.setting else ""))
+
+
+def _note(text: str) -> None:
+    print(dim(safe(visible(text)), sys.stderr), file=sys.stderr)
 
 
 def standing(host: Host) -> int:

@@ -298,8 +298,12 @@ _JSON: Final = "print JSON: on one line, or indented on a terminal"
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
         "--auth", action="store_true", help="sign in at a protected server, then attack what OAuth is for"
+    )
+    kind.add_argument(
+        "--host", action="store_true", help="attack a model with many servers, without a host and with one"
     )
     parser.add_argument("--fast", action="store_true", help="fewer steps of progress, and no large messages")
     parser.add_argument("--audit", metavar="FILE", help="its audit log (default: in a new temporary folder)")

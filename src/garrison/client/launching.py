@@ -34,11 +34,14 @@ if TYPE_CHECKING:
 __all__ = ["Launch", "Settings", "confinement", "find_program", "launch_of", "touches"]
 
 _MODES: Final = ("auto", "landlock", "bubblewrap", "off")
-_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _BATCH: Final = (".bat", ".cmd")
 _NO_SANDBOX: Final = "no sandbox: it may do all that this user may do"
 _LONGEST_GRACE: Final = 5.0
 """Seconds between SIGTERM and SIGKILL where this process has ended, and orders nothing more."""
+
+
+def _no_variables() -> Mapping[str, str | Secret]:
+    return MappingProxyType({})
 
 
 class Settings(Protocol):
@@ -98,7 +101,7 @@ class Launch:
     """
 
     command: Sequence[str]
-    env: Mapping[str, str | Secret] = field(default=_NOTHING, repr=False, kw_only=True)
+    env: Mapping[str, str | Secret] = field(default_factory=_no_variables, repr=False, kw_only=True)
     cwd: Path | None = field(default=None, kw_only=True)
     own_folder: bool = field(default=False, kw_only=True)
     sandbox: Sandbox | SandboxMode = field(default="off", kw_only=True)

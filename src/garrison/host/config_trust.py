@@ -30,6 +30,8 @@ __all__ = ["config_folder", "is_json", "lines_of", "parsed", "trust", "untrusted
 
 _SECRETS_IN: Final = frozenset({"env", "headers", "token", "auth", "tls"})
 """Tables of a server whose texts are shown only where they do not look like a secret."""
+_ROOTS: Final = ("servers", "mcpServers")
+"""Where servers stand, by their names."""
 _ADDRESSES: Final = frozenset({"url", "serverUrl", "httpUrl"})
 _HIDDEN: Final = "(a secret, which is not shown)"
 _REFERENCE: Final = re.compile(r"\$\{(?:env:|credential:|file:)?[A-Za-z0-9_./-]*\}", re.ASCII)
@@ -137,11 +139,19 @@ def _leaf(value: object, names: tuple[str, ...]) -> str:
         return f"[{', '.join(_leaf(each, names) for each in cast('list[object]', value))}]"
     if not isinstance(value, str):
         return shown(value)
-    if _SECRETS_IN & set(names) and names[-1] != "from":
+    if _may_be_secret(names):
         rest = _REFERENCE.sub("", value)
         if redact_value({names[-1]: rest}) != {names[-1]: rest} and (rest == value or not _SCHEME.fullmatch(rest)):
             return _HIDDEN
     return quoted(redact(value) if names and names[-1] in _ADDRESSES else value)
+
+
+def _may_be_secret(names: tuple[str, ...]) -> bool:
+    """Whether a text stands where secrets do. What a server is called says nothing, and what a rule allows is shown."""
+    place = names[1:] if names[:1] == ("mcp",) else names
+    if not place or place[0] == "rules" or names[-1] == "from":
+        return False
+    return not _SECRETS_IN.isdisjoint(place[2:] if place[0] in _ROOTS else names)
 
 
 def _changes(old: Mapping[str, object], lines: Sequence[str]) -> Iterator[str]:

@@ -29,6 +29,8 @@ __all__ = ["Consent", "Decision"]
 
 _NO: Final = Verdict(False)
 _HEADING: Final = 200
+_TARGET: Final = 500
+"""Characters of what a question is about: it may be about hundreds of tools."""
 
 _log = logging.getLogger("garrison.host")
 
@@ -94,7 +96,7 @@ class Consent:
         if self._approve is None:
             return Decision(_NO, "there is nobody to ask", "Host(approve=)")
         if not self._turns.room(question.server, self._waiting):
-            return Decision(_NO, f"{self._waiting} questions of this server wait already", "Consent(waiting=)")
+            return Decision(_NO, f"{self._waiting} questions of this server wait already")
         if not await self._turns.mine(question.server, self._patience):
             return Decision(_NO, f"it waited {self._patience:g} s for its turn", "Host(patience=)")
         return await self._put(question)
@@ -147,7 +149,9 @@ def _record(question: Question, decision: Decision) -> None:
         f"{visible(cut(question.heading(), _HEADING))}: {decision.why}",
         setting=decision.setting,
         decision="allowed" if allowed else "refused",
-        about=events.Event(name, server=question.server, target=visible(question.target), arguments=arguments),
+        about=events.Event(
+            name, server=question.server, target=visible(cut(question.target, _TARGET)), arguments=arguments
+        ),
     )
 
 

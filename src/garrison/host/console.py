@@ -20,6 +20,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TextIO, cast, final
+from unicodedata import east_asian_width
 
 from ..gate.hygiene import visible
 from .fields import choices, read_field
@@ -37,6 +38,9 @@ _LINE: Final = 1500
 """Characters of one line that are shown at first."""
 _LINES: Final = 60
 _TRIES: Final = 3
+_NARROW: Final = 20
+"""Columns of a terminal below which nothing can be said of its rows; 0 where it does not tell."""
+_GOES_ON: Final = "  | "
 _SPAN: Final = re.compile(r"([0-9]{1,6})\s*([smhd]?)", re.ASCII)
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "": 3600.0}
 _BOLD: Final = "1"
@@ -181,7 +185,7 @@ def _lines(question: Question) -> list[str]:
     found = [_one_line(question.heading()), *(f"  ! {_one_line(reason)}" for reason in question.reasons)]
     for line in question.body():
         first, *rest = visible(line).splitlines() or [""]
-        found += [f"  {first}", *(f"  | {each}" for each in rest)]
+        found += [f"  {first}", *(_GOES_ON + each for each in rest)]
     return found
 
 
@@ -197,12 +201,26 @@ def _shortened(lines: list[str]) -> list[str]:
 
 def _show(talk: _Talk, lines: list[str], reasons: int) -> None:
     talk.say("")
-    talk.say(lines[0], _BOLD)
-    for line in lines[1 : 1 + reasons]:
-        talk.say(line, _YELLOW)
-    for line in lines[1 + reasons :]:
-        talk.say(line)
+    for number, line in enumerate(lines):
+        for row in _rows(line, talk.columns):
+            talk.say(row, _BOLD if number == 0 else _YELLOW if number <= reasons else "")
     talk.forget_typed()
+
+
+def _rows(line: str, columns: int) -> list[str]:
+    """A line as the rows of the terminal: those that go on with one are marked, so that no padding makes words of
+    others begin a row. What is one word to its end, as an address is, stays whole, to be copied."""
+    if columns < _NARROW or len(line) * 2 < columns or line.rfind(" ") < columns // 2:
+        return [line]
+    rows, row, used = list[str](), "", 0
+    for char in line:
+        size = 2 if east_asian_width(char) in "WF" else 1
+        if used + size >= columns:
+            rows.append(row)
+            row, used = _GOES_ON, len(_GOES_ON)
+        row += char
+        used += size
+    return [*rows, row]
 
 
 def _one_line(text: str) -> str:
@@ -231,6 +249,13 @@ class _Talk:
             text = f"\x1b[{colour}m{text}\x1b[0m"
         self._screen.write(text + end)
         self._screen.flush()
+
+    @property
+    def columns(self) -> int:
+        """How many characters a row has; 0 where that is not known."""
+        with suppress(OSError, ValueError):
+            return os.get_terminal_size(self._screen.fileno()).columns
+        return 0
 
     def forget_typed(self) -> None:
         """Drop what was typed already."""

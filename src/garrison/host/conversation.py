@@ -15,7 +15,8 @@ from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from .. import events
-from ..errors import ClientError, DefinitionChanged, RemoteError
+from ..errors import DefinitionChanged, GarrisonError, RemoteError
+from .acting import acted, of_server
 from .answers import ToolAnswer, answer_of, error_of, joined
 from .flow import Flow
 
@@ -37,10 +38,16 @@ class Conversation:
         self.flow = Flow()
         """What was read in it."""
 
+    @property
+    def actor(self) -> Host:
+        """On whose behalf its methods run."""
+        return self._host
+
     def tools(self) -> tuple[HostTool, ...]:
         """As of `Host.tools`."""
         return self._host.tools()
 
+    @acted
     async def call(
         self,
         name: str,
@@ -80,14 +87,17 @@ class Conversation:
             flow=self.flow,
         )
         if (await host.sound(name)).digest != tool.digest:
-            raise DefinitionChanged(f"{name} changed while somebody was asked about it; nothing was sent")
+            text = f"{name} changed while somebody was asked about it; nothing was sent"
+            events.record("approval.denied", text, about=events.Event("", server=tool.server, target=name))
+            raise DefinitionChanged(text)
 
         async def run() -> ToolAnswer:
             result = await member.client.call_tool(tool.tool, given, timeout=timeout, on_progress=on_progress)
             return answer_of(result, server=tool.server, tool=name, labels=tool.labels)
 
-        return await self._kept(run, tool.server, name, tool.labels, given)
+        return await self._kept(run, "tools/call", tool.server, name, tool.labels, given)
 
+    @acted
     async def read_resource(self, alias: str, uri: str) -> ToolAnswer:
         """Reads a resource of a server, if a rule or somebody allows it: in rules the tool `resources/read`.
 
@@ -103,8 +113,9 @@ class Conversation:
         member = self._host.member(alias)
         labels = member.settings.labels_for("resources/read")
         await self._allowed(member, name, {"uri": uri}, labels)
-        return await self._kept(run, alias, name, labels, {"uri": uri})
+        return await self._kept(run, "resources/read", alias, name, labels, {"uri": uri})
 
+    @acted
     async def get_prompt(self, alias: str, prompt: str, arguments: Mapping[str, str] | None = None) -> ToolAnswer:
         """The text of a prompt, if a rule or somebody allows it: in rules the tool `prompts/get`.
 
@@ -122,7 +133,7 @@ class Conversation:
         texts = dict(arguments or {})
         given = {"name": prompt, "arguments": texts}
         await self._allowed(member, name, given, labels)
-        return await self._kept(run, alias, name, labels, given)
+        return await self._kept(run, "prompts/get", alias, name, labels, given)
 
     async def _allowed(self, member: Member, name: str, arguments: Mapping[str, object], labels: Label) -> None:
         await self._host.approvals.check(
@@ -139,6 +150,7 @@ class Conversation:
     async def _kept(
         self,
         run: Callable[[], Awaitable[ToolAnswer]],
+        method: str,
         alias: str,
         name: str,
         labels: Label,
@@ -148,11 +160,12 @@ class Conversation:
         began, outcome, error = time.perf_counter(), "cancelled", ""
         try:
             try:
-                answer = await run()
+                with of_server(alias):
+                    answer = await run()
             except RemoteError as exc:
                 answer = error_of(exc, server=alias, tool=name, labels=labels)
             outcome = "error" if answer.is_error else "ok"
-        except ClientError as exc:
+        except GarrisonError as exc:
             outcome, error = "error", type(exc).__name__
             raise
         finally:
@@ -163,7 +176,7 @@ class Conversation:
                         decision="allowed",
                         outcome=outcome,
                         server=alias,
-                        method="tools/call",
+                        method=method,
                         target=name,
                         arguments=dict(arguments),
                         error=error,

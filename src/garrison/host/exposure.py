@@ -20,14 +20,14 @@ from ..protocol import types as t
 from .labels import Label
 from .names import check_names, exposed
 from .pins import definition_digest, tell_changed
-from .questions import Review
+from .questions import Review, cut
 from .scanner import scan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .member import Listed, Member
-    from .pins import Pins
+    from .pins import Pins, ServerPins
     from .scanner import Finding
 
 __all__ = ["Exposure", "HostTool", "Scan", "Unshown"]
@@ -35,6 +35,7 @@ __all__ = ["Exposure", "HostTool", "Scan", "Unshown"]
 Scan = Literal["block", "warn", "off"]
 
 _MOST_TOLD: Final = 4096
+_SHOWN: Final = 160
 _PROSE: Final = frozenset({"description", "title", "$comment"})
 
 _log = logging.getLogger("garrison.host")
@@ -95,6 +96,8 @@ class Exposure:
         """What the servers list, by alias."""
         self._scanned: dict[tuple[str, str], tuple[Finding, ...]] = {}
         """What the scanner said beside those names, by alias and digest."""
+        self._compared: dict[tuple[str, str], tuple[str, ...]] = {}
+        """What is other in a definition, by the digests of the pin and of what is listed."""
         self.tools: dict[str, HostTool] = {}
         self.unshown: dict[str, Unshown] = {}
         self.decided = False
@@ -135,9 +138,10 @@ class Exposure:
         return tuple(each.review for each in self.unshown.values() if each.server == alias and each.review is not None)
 
     def _refused(self, alias: str, name: str, why: str) -> Unshown:
-        text = visible(f"{name} is not shown: {why}")
+        shown = cut(visible(name), _SHOWN)  # of any length
+        text = f"{shown} is not shown: {visible(why)}"
         if self._is_first(name, why):
-            record("name.refused", text, about=Event("name.refused", server=alias, target=visible(name)))
+            record("name.refused", text, about=Event("name.refused", server=alias, target=shown))
         return Unshown(name=name, server=alias, why="name", text=text)
 
     def _decide(
@@ -163,7 +167,7 @@ class Exposure:
                 instructions=found.instructions,
                 digest=digest,
                 findings=findings,
-                changes=pinned.changes(name, definition, found.instructions),
+                changes=self._changes(pinned, name, definition, found.instructions, digest),
                 flags=flagged.get((member.alias, name), ()),
             )
             yield self._waits(member.alias, name, review)
@@ -183,6 +187,19 @@ class Exposure:
             # Its own names are among them: what it says of its own tools is no word about another server's.
             found = scan(definition, alias=alias, others=self._names, instructions=instructions)
             self._scanned[alias, digest] = found
+        return found
+
+    def _changes(
+        self, pinned: ServerPins, name: str, definition: Mapping[str, object], instructions: str | None, digest: str
+    ) -> tuple[str, ...]:
+        pin = pinned.pin(name)
+        if pin is None:
+            return ()
+        found = self._compared.get((pin.digest, digest))
+        if found is None:
+            if len(self._compared) >= _MOST_TOLD:
+                self._compared.clear()
+            found = self._compared[pin.digest, digest] = pinned.changes(name, definition, instructions)
         return found
 
     def _waits(self, alias: str, tool: str, review: Review) -> Unshown:
@@ -224,7 +241,7 @@ def _shown(member: Member, tool: t.Tool, digest: str, findings: tuple[Finding, .
         description=visible(tool.description or ""),
         input_schema=cast("Mapping[str, object]", _cleaned(tool.input_schema)),
         title=visible(tool.title) if tool.title is not None else None,
-        output_schema=tool.output_schema,
+        output_schema=cast("Mapping[str, object] | None", _cleaned(tool.output_schema)),
         labels=member.settings.labels_for(tool.name),
         hints=t.to_dict(tool.annotations) if tool.annotations is not None else {},
         digest=digest,

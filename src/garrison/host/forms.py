@@ -50,6 +50,11 @@ _KEYWORDS: Final[Mapping[str, frozenset[str]]] = {
 _FORMATS: Final = frozenset({"email", "uri", "date", "date-time"})
 _ITEM: Final = ({"type", "enum"}, {"anyOf"})
 _LINK: Final = re.compile(r"[a-z][a-z0-9+.-]*://|\bwww\.|\bjavascript:", re.IGNORECASE)
+_WARNING: Final = re.compile(
+    r"\b(?:do not|don[\'\u2019]t|never) (?:give|enter|type|share|send|include|provide|put|use)\b[^.;:!?()\n]{0,200}",
+    re.IGNORECASE,
+)
+"""What honest servers say in a field's description: `do not give us your PIN`."""
 
 _Json = Mapping[str, object]
 
@@ -108,7 +113,7 @@ def check_form(message: str, schema: Mapping[str, object]) -> Form:
         if where != "the message" and len(text) > MAX_TEXT:
             raise NotApproved(f"{where} has more than {MAX_TEXT} characters")
     if kinds - {"boolean"}:
-        for where, text in texts:
+        for where, text in [("the message", message), *_texts(schema, fields, warnings=False)]:
             found = asks_for_secret(text)
             if found:
                 raise NotApproved(f"{where} asks for a secret ({found}), which no form may; a page (URL mode) may")
@@ -188,16 +193,17 @@ def _check_choices(where: str, choices: object, *, titled: bool) -> None:
             raise NotApproved(f"{where}: a choice is a text, or has one under const and its title")
 
 
-def _texts(schema: _Json, fields: Mapping[str, _Json]) -> Iterator[tuple[str, str]]:
-    """All words of a form, and where they stand."""
+def _texts(schema: _Json, fields: Mapping[str, _Json], *, warnings: bool = True) -> Iterator[tuple[str, str]]:
+    """All words of a form, and where they stand; without `warnings`, not those of a description against giving them."""
     for key in ("title", "description"):
         if isinstance(said := schema.get(key), str):
             yield f"the form's {key}", said
     for name, field in fields.items():
         where = f"field {_shown(name)}"
         yield where, name
-        for text in _strings({key: value for key, value in field.items() if key not in ("type", "format")}):
-            yield where, text
+        for key, value in field.items():
+            for text in _strings(value) if key not in ("type", "format") else ():
+                yield where, text if warnings or key != "description" else _WARNING.sub("", text)
 
 
 def _strings(value: object) -> Iterator[str]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from .. import events
 from ..errors import (
@@ -33,6 +33,7 @@ from ..errors import (
 from ..gate.hygiene import visible
 from ..gate.untrusted import Untrusted
 from ..policy import SecurityPolicy
+from .acting import acted, acting
 from .approvals import ApprovalPolicy, Approvals
 from .asking import Asking
 from .consent import Consent
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     import os
 
     from ..audit.contract import Sink
+    from ..auth.store import CredentialStore
     from ..client.client import ProgressHandler
     from .answers import ToolAnswer
     from .asking import SampleHandler
@@ -60,9 +62,6 @@ if TYPE_CHECKING:
     from .state import State
 
 __all__ = ["Host"]
-
-_PAUSE: Final = 0.2
-"""Seconds between a server's word that its tools have changed and listing them again: many words are one."""
 
 _log = logging.getLogger("garrison.host")
 
@@ -85,7 +84,8 @@ class Host:
         strict: whether a program is refused that its runner fetches without a fixed version.
         patience: seconds that a question waits for its answer.
         fresh: seconds after which a server's tools are listed again before a call.
-        audit: keeps what happens; see `garrison.audit`.
+        review: whether `start` asks about tools that were not approved; else they wait for `Host.review`.
+        audit: keeps what happens in this host; see `garrison.audit`.
 
     Raises:
         ConfigurationError: an alias or a setting is wrong.
@@ -108,6 +108,7 @@ class Host:
         strict: bool = True,
         patience: float | None = None,
         fresh: float = 300.0,
+        review: bool = True,
         audit: Sink | None = None,
     ) -> None:
         for alias in servers:
@@ -117,6 +118,9 @@ class Host:
             raise ConfigurationError('Host(scan=) is "block", "warn" or "off"')
         if not 0 < fresh < float("inf"):
             raise ConfigurationError("Host(fresh=) is a positive number of seconds")
+        for name, flag in (("elicit", elicit), ("strict", strict), ("review", review)):
+            if type(flag) is not bool:
+                raise ConfigurationError(f"Host({name}=) is True or False")
         security = security or SecurityPolicy()
         self.state: State = FolderState() if state is None else state
         """Where approvals are kept."""
@@ -125,11 +129,12 @@ class Host:
         self.grants = Grants(self.state)
         self._approvals = Approvals(policy or ApprovalPolicy(), self.consent, self.grants)
         self._exposure = Exposure(self.pins, scan)
+        self._reviews = review
         self._audit = audit
         self._unheard: Callable[[], None] | None = None
         self._refreshing: dict[str, asyncio.Task[None]] = {}
         self._deciding = asyncio.Lock()
-        self._closed = False
+        self._started = self._closed = False
         self.notices: tuple[str, ...] = ()
         """What is odd about the file that it was made from, in words for whoever wrote that."""
         self._file: FileQuestion | None = None
@@ -166,6 +171,7 @@ class Host:
         approve: Approver | None = None,
         state: State | None = None,
         trusted: bool = False,
+        store: CredentialStore | None = None,
         **options: object,
     ) -> Host:
         """A host as a file describes it: our TOML, or the `mcpServers` JSON of desktop clients.
@@ -175,6 +181,7 @@ class Host:
                 seen what it would start, and again after each change.
             approve, state: as of `Host`.
             trusted: believe it unasked.
+            store: where `credential:` references lead; that of `open_store` when None.
             options: further arguments of `Host`, which go before the file's.
 
         Raises:
@@ -183,7 +190,7 @@ class Host:
         from .config import read_config  # lazy: a host in code reads no file
 
         state = FolderState() if state is None else state
-        config = read_config(path, state=state, trusted=trusted)
+        config = read_config(path, state=state, trusted=trusted, store=store)
         host = cls(config.servers, approve=approve, state=state, **{**config.options(), **options})  # pyright: ignore[reportArgumentType] - arguments of Host by name, which it checks itself
         host._file, host._trust, host.notices = config.question, config.trust, tuple(config.notices)
         return host
@@ -197,6 +204,7 @@ class Host:
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
 
+    @acted
     async def start(self) -> None:
         """Starts and lists all servers, and asks about what was not approved yet.
 
@@ -204,7 +212,11 @@ class Host:
 
         Raises:
             NotApproved: the configuration is from a project, and was not approved.
+            ConfigurationError: it was started before.
         """
+        if self._started:
+            raise ConfigurationError("a Host is started once: make another one")
+        self._started = True
         if self._audit is not None:
             self._unheard = events.listen(self._hear)
         try:
@@ -213,12 +225,13 @@ class Host:
             for alias, failure in self.failures.items():
                 _log.warning("The server %s cannot be used: %s", alias, failure)
             self._look()
-            if self.consent.asks:
+            if self._reviews and self.consent.asks:
                 await self.review()
         except BaseException:  # whatever ended the start, nothing may stay running
             await self.aclose()
             raise
 
+    @acted
     async def aclose(self) -> None:
         """Ends all connections and programs. May be called twice."""
         self._closed = True
@@ -227,12 +240,19 @@ class Host:
             task.cancel()
         if refreshing:
             await asyncio.wait(refreshing, timeout=1.0)
-        await asyncio.gather(*(member.aclose() for member in self._members.values()))
-        if self._unheard is not None:
-            self._unheard()
-            self._unheard = None
+        try:
+            await asyncio.gather(*(member.aclose() for member in self._members.values()))
+        finally:
+            if self._unheard is not None:
+                self._unheard()
+                self._unheard = None
 
     # What there is.
+
+    @property
+    def actor(self) -> Host:
+        """On whose behalf its methods run."""
+        return self
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -262,13 +282,15 @@ class Host:
                 parts.append(Untrusted(said, f"instructions of {alias}").rendered().text)
         return "\n".join(parts)
 
+    @acted
     async def refresh(self) -> None:
         """Lists the tools of all servers again. What changed is blocked until somebody agrees."""
         listing = [self._list(member) for member in self._members.values() if member.failure is None]
         for failed in await asyncio.gather(*listing, return_exceptions=True):  # once all of them have ended
-            if failed is not None:
+            if isinstance(failed, BaseException) and not isinstance(failed, ClientError):
                 raise failed
 
+    @acted
     async def review(self) -> tuple[HostTool, ...]:
         """Asks about every tool that was not approved as it is now, server by server.
 
@@ -291,10 +313,13 @@ class Host:
                     for review in reviews
                     if verdict.tools is None or review.name in verdict.tools
                 }
-                self.pins.approve_all(member.identity, agreed, instructions, alias=alias)
-                for review in reviews:
-                    if review.changes:  # what was allowed of the old one is not allowed of the new one
-                        self.grants.end(member.identity, review.name)
+                try:
+                    self.pins.approve_all(member.identity, agreed, instructions, alias=alias)
+                    for review in reviews:
+                        if review.changes:  # what was allowed of the old one is not allowed of the new one
+                            self.grants.end(member.identity, review.name)
+                except GarrisonError as exc:  # more than is kept of one server: the others are none the worse
+                    _log.warning("What was approved of %s cannot be kept, and is not shown: %s", alias, exc)
             self._look()
             return tuple(
                 tool for name, tool in self._exposure.tools.items() if before.get(name) is None or before[name] != tool
@@ -340,7 +365,8 @@ class Host:
         """
         member = self.member(name.partition(".")[0])
         if await member.is_stale():
-            await self._list(member)
+            if (failed := await self._list(member)) is not None:
+                raise failed
         elif not self._exposure.decided:
             self._look()
         tool = self._exposure.tools.get(name)
@@ -349,6 +375,8 @@ class Host:
         unshown = self._exposure.unshown.get(name)
         if unshown is None:
             raise NoSuchTool(f"there is no tool {visible(name)[:160]!r} here; names are whole, as alias.tool")
+        about = events.Event("approval.denied", server=unshown.server, target=visible(unshown.name)[:160])
+        events.record("approval.denied", f"a call was refused: {unshown.text}", about=about)
         raise (DefinitionChanged if unshown.why == "changed" else NotApproved)(unshown.text)
 
     @property
@@ -374,14 +402,20 @@ class Host:
         trust()
         self._file = None
 
-    async def _list(self, member: Member) -> None:
-        """Lists one server's tools again, and at once decides anew: no other server is waited for in between."""
+    async def _list(self, member: Member) -> ClientError | None:
+        """Lists one server's tools again, and at once decides anew: no other server is waited for in between.
+
+        Returns:
+            Why they cannot be listed; then none of them is shown.
+        """
+        failed: ClientError | None = None
         try:
             await member.list_again()
         except ClientError as exc:
             _log.warning("The tools of %s cannot be listed: %s", member.alias, exc)
-            member.listed = None  # what is not known is not shown
+            member.listed, failed = None, exc
         self._look()
+        return failed
 
     def _look(self) -> None:
         self._exposure.look(tuple(self._members.values()))
@@ -395,11 +429,10 @@ class Host:
         """Lists a server's tools again until it has said no further time that they are others."""
         try:
             while member.failure is None:
-                await asyncio.sleep(_PAUSE)
-                if not await member.is_stale():
-                    return
-                await self._list(member)
-                if member.listed is None:
+                await asyncio.sleep(member.pause())
+                if await member.is_stale():
+                    await self._list(member)
+                if member.listed is None or not await member.is_stale():
                     return
         except GarrisonError as exc:
             _log.warning("The tools of %s cannot be listed: %s", member.alias, exc)
@@ -407,5 +440,6 @@ class Host:
             self._refreshing.pop(member.alias, None)
 
     def _hear(self, event: events.Event) -> None:
-        if self._audit is not None and (not event.server or event.server in self._members):
+        # Several hosts of one process may have servers of one alias.
+        if self._audit is not None and acting.get() is self:
             self._audit.write(event)

@@ -23,7 +23,7 @@ import re
 import stat
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 import msgspec
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     _Digest = Callable[[str, int], str]
 
-__all__ = ["UNCONFINED", "LaunchRecord", "Launches", "Risk", "quoted", "record_of", "risks_of", "verify"]
+__all__ = ["UNCONFINED", "LaunchRecord", "Launches", "Risk", "as_recorded", "quoted", "record_of", "risks_of", "verify"]
 
 UNCONFINED: Final = "none: it may do all that you may do"
 """`LaunchRecord.sandbox` of a program that nothing holds."""
@@ -186,9 +186,24 @@ def verify(record: LaunchRecord, *, alias: str = "") -> None:
         )
     if record.cwd and _real(record.cwd) != record.cwd:
         _refuse(alias, f"the folder {quoted(record.cwd)} is not the one that was approved", "Host(approve=)")
+    for path in (*record.reads, *record.writes):
+        if os.path.realpath(path) != path:
+            _refuse(alias, f"{quoted(path)} leads somewhere else than when it was approved", "Host(approve=)")
     now = _files(record.program, record.argv, record.cwd, record.writes, alias, _digest)
     for change in _changed_files(record.files, now):
         _refuse(alias, change, "Host(approve=)")
+
+
+def as_recorded(server: LocalServer, record: LaunchRecord, *, alias: str = "") -> LocalServer:
+    """The settings with the program, folders and files that the record has, in the place of names and links.
+
+    Raises:
+        LaunchRefused: a path that it is given leads somewhere else by now. The event is `launch.refused`.
+    """
+    reads, starts, writes = _paths(server.read), _paths(server.execute), _paths(server.write)
+    if (*reads, *starts) != record.reads or writes != record.writes:
+        _refuse(alias, "a path that it is given leads somewhere else than when it was approved", "Host(approve=)")
+    return replace(server, command=record.argv, cwd=record.cwd or None, read=reads, execute=starts, write=writes)
 
 
 class Launches:

@@ -12,19 +12,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial, wraps
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from .. import events
 from ..client.client import Client
 from ..client.launching import launch_of
-from ..errors import ClientError, GarrisonError, LaunchRefused
+from ..client.words import refused
+from ..errors import ClientError, ConnectionFailed, ConnectionLost, GarrisonError, LaunchRefused
 from ..gate.hygiene import visible
 from ..policy.secret import Secret
 from ..protocol import types as t
+from ..protocol.json import encode
+from ..protocol.revisions import LEGACY
+from .acting import of_server
 from .canonical import canonical
-from .launches import record_of, verify
+from .launches import as_recorded, record_of, verify
 from .questions import LaunchQuestion
 from .servers import LocalServer, OtherServer, RemoteServer
 
@@ -37,6 +43,20 @@ if TYPE_CHECKING:
     from .servers import ServerSettings
 
 __all__ = ["Listed", "Member", "identity_of"]
+
+_PAUSE: Final = 0.2
+"""Seconds between a server's word that its tools have changed and listing them again: many words are one."""
+_LONGEST_PAUSE: Final = 30.0
+"""What that grows to where a server says it again and again."""
+_QUIET: Final = 60.0
+"""Seconds without a word, after which it begins anew."""
+_REPLACEMENTS: Final = 5
+_WINDOW: Final = 60.0
+"""Connections to a server of an older revision that are made anew in so many seconds."""
+_LISTED: Final = 32
+"""How many definitions of the largest size all tools may have together, each with the instructions."""
+
+R = TypeVar("R")
 
 _log = logging.getLogger("garrison.host")
 
@@ -56,6 +76,17 @@ def identity_of(alias: str, settings: ServerSettings, record: LaunchRecord | Non
         said = {"argv": list(record.argv), "program": record.program, "cwd": record.cwd, "env": sorted(record.env)}
         return f"local sha256:{sha256(canonical(said)).hexdigest()}"
     return f"other {getattr(settings, 'identity', '') or alias}"
+
+
+def _of_this(method: Callable[[Member], Awaitable[R]]) -> Callable[[Member], Awaitable[R]]:
+    """Has the events that a method causes be about this server."""
+
+    @wraps(method)
+    async def run(self: Member) -> R:
+        with of_server(self.alias):
+            return await method(self)
+
+    return run
 
 
 class Listed:
@@ -110,8 +141,13 @@ class Member:
         self._fresh = fresh
         self._on_changed = on_changed
         self._client: Client | None = None
+        self._make: Callable[[], Client] | None = None
+        self._meeting = asyncio.Lock()
+        self._replacements: deque[float] = deque()
         self._listening: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
+        self._pause = _PAUSE
+        self._said = 0.0
 
     @property
     def client(self) -> Client:
@@ -120,6 +156,7 @@ class Member:
             raise self.failure or ClientError(f"{self.alias} is not started")
         return self._client
 
+    @_of_this
     async def start(self) -> None:
         """Asks where that is needed, connects and lists. What goes wrong is kept in `failure`, never raised."""
         try:
@@ -128,13 +165,19 @@ class Member:
                 # Files are read to the end: not on the loop.
                 record = await asyncio.to_thread(record_of, self.settings, alias=self.alias)
             self.identity = identity_of(self.alias, self.settings, record)
-            self._client = await self._made(record)
-            await self._client.connect()
+            self._make = await self._made(record)
+            client = self._client = self._make()
+            if self.failure is not None:  # it was closed while somebody was asked
+                raise self.failure
+            await client.connect()
             await self.list_again()
-            if self._client.server_capabilities.tools is not None:
-                self._listening = asyncio.get_running_loop().create_task(self._listen(self._client))
+            self._hear_changes(client)
         except GarrisonError as exc:
-            self.failure = exc
+            self.failure = self.failure or exc
+            await self._end()
+        except Exception as exc:  # noqa: BLE001 - a server of this process is somebody's code, and the others go on
+            _log.error("The server %s failed to start", self.alias, exc_info=exc)
+            self.failure = self.failure or ConnectionFailed(f"{self.alias}: {type(exc).__name__} while it was started")
             await self._end()
         except BaseException:  # cancelled: nothing of it may stay
             await self._end()
@@ -146,29 +189,103 @@ class Member:
             self.failure = ClientError(f"{self.alias} is closed")
         await self._end()
 
+    @_of_this
     async def list_again(self) -> Listed:
         """What the server offers now."""
         async with self._lock:
-            client = self.client
-            await client.connect()
+            client = await self._connected()
             version = client.tools_version
             tools = (
                 tuple([tool async for tool in client.tools()]) if client.server_capabilities.tools is not None else ()
             )
+            self._check_size(tools, client.instructions)
             self.listed = Listed(tools, client.instructions, version, asyncio.get_running_loop().time())
             return self.listed
 
+    def _check_size(self, tools: tuple[t.Tool, ...], instructions: str | None) -> None:
+        """Refuse what takes long to be judged: that holds up the other servers.
+
+        Raises:
+            ProtocolViolation: the definitions are too large together.
+        """
+        most = _LISTED * self._policy.limits.definition_bytes
+        size = len(tools) * len(instructions or "") + sum(len(encode(t.to_dict(tool))) for tool in tools)
+        if size > most:
+            text = f"{self.alias}: its tools and instructions have more than {most} bytes together"
+            raise refused(text, method="tools/list", setting="Limits.definition_bytes")
+
+    @_of_this
     async def is_stale(self) -> bool:
         """Whether what was listed may be another by now; connects again where that is needed to know."""
-        client, listed = self.client, self.listed
-        await client.connect()
+        client = await self._connected()
+        listed = self.listed
         if listed is None or listed.version != client.tools_version:
             return True
         return asyncio.get_running_loop().time() - listed.at > self._fresh
 
+    def pause(self) -> float:
+        """Seconds to wait before the tools are listed again because the server says so: more each time, until it is
+        quiet. A call does not wait for that."""
+        now = asyncio.get_running_loop().time()
+        self._pause = _PAUSE if now - self._said > _QUIET else min(2 * self._pause, _LONGEST_PAUSE)
+        self._said = now + self._pause
+        return self._pause
+
+    async def _connected(self) -> Client:
+        """The connection; a new one where the server's revision knows no other way back from a lost one."""
+        client = self.client
+        try:
+            await client.connect()
+        except ConnectionLost:
+            if client.protocol_version not in LEGACY:
+                raise
+            return await self._replaced(client)
+        return client
+
+    async def _replaced(self, lost: Client) -> Client:
+        """A new connection in the place of a lost one: nothing that was listed counts any more.
+
+        Raises:
+            ConnectionLost: there were too many of late.
+        """
+        async with self._meeting:
+            if self.client is not lost:  # somebody else has seen to it
+                return self.client
+            clock = asyncio.get_running_loop().time
+            while self._replacements and clock() - self._replacements[0] > _WINDOW:
+                self._replacements.popleft()
+            if len(self._replacements) >= _REPLACEMENTS:
+                text = f"{self.alias} ended more than {_REPLACEMENTS} times within {_WINDOW:g} s"
+                events.record("launch.limited", text, about=events.Event("launch.limited", server=self.alias))
+                raise ConnectionLost(text)
+            pause = _PAUSE * 2 ** len(self._replacements)
+            self._replacements.append(clock())
+            await asyncio.sleep(pause)
+            await self._stop_listening()
+            await lost.aclose()
+            if self.failure is not None or self._make is None:  # it was closed meanwhile
+                raise self.failure or ConnectionLost(f"{self.alias} is not started")
+            client, self.listed = self._make(), None
+            self._client = client  # so that `aclose` ends it
+            try:
+                await client.connect()
+            except BaseException:  # whatever it is: the next attempt counts like this one
+                self._client = lost if self.failure is None else None
+                await client.aclose()
+                raise
+            self._hear_changes(client)
+            about = events.Event("server.restarted", server=self.alias)
+            events.record("server.restarted", f"{self.alias} was connected to again", decision="noted", about=about)
+            return client
+
+    def _hear_changes(self, client: Client) -> None:
+        if client.server_capabilities.tools is not None:
+            self._listening = asyncio.get_running_loop().create_task(self._listen(client))
+
     # Starting.
 
-    async def _made(self, record: LaunchRecord | None) -> Client:
+    async def _made(self, record: LaunchRecord | None) -> Callable[[], Client]:
+        """What makes a connection, once its start is allowed."""
         settings = self.settings
         common = {
             "timeout": settings.timeout,
@@ -182,19 +299,22 @@ class Member:
         if isinstance(settings, LocalServer) and record is not None:
             return await self._started(settings, record, common)
         if isinstance(settings, RemoteServer):
-            return Client(
+            return partial(
+                Client,
                 settings.url,
                 token=settings.token.reveal() if settings.token is not None else None,
                 headers=_revealed(settings.headers) or None,
                 auth=settings.auth,
                 tls=settings.tls,
-                **common,  # pyright: ignore[reportArgumentType] - the arguments of Client by their names, typed above
+                **common,
             )
         if isinstance(settings, OtherServer):
-            return Client(settings.target, **common)  # pyright: ignore[reportArgumentType] - as above
+            return partial(Client, settings.target, **common)
         raise LaunchRefused(f"{self.alias}: settings of this kind reach no server")
 
-    async def _started(self, settings: LocalServer, record: LaunchRecord, common: Mapping[str, object]) -> Client:
+    async def _started(
+        self, settings: LocalServer, record: LaunchRecord, common: Mapping[str, object]
+    ) -> Callable[[], Client]:
         risks = self._launches.check(self.alias, record, settings)
         changes = self._launches.changes(self.alias, record)
         if changes != ():
@@ -207,15 +327,18 @@ class Member:
                 )
             self._launches.approve(self.alias, record)
         # Also when it is started again by itself: what was approved is what is started.
-        found = replace(settings, command=record.argv)
+        found = as_recorded(settings, record, alias=self.alias)
         launch = launch_of(found, record.program, name=self.alias, check=lambda: verify(record, alias=self.alias))
-        return Client(launch, **common)  # pyright: ignore[reportArgumentType] - as above
+        return partial(Client, launch, **common)
 
-    async def _end(self) -> None:
+    async def _stop_listening(self) -> None:
         listening, self._listening = self._listening, None
         if listening is not None:
             listening.cancel()
             await asyncio.wait((listening,), timeout=1.0)
+
+    async def _end(self) -> None:
+        await self._stop_listening()
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()

@@ -29,6 +29,8 @@ from .confusables import has_other_forms, hidden, scripts_mixed, skeleton, unass
 __all__ = ["NameVerdict", "check_aliases", "check_names", "exposed", "model_name", "skeleton"]
 
 _LONGEST: Final = 128
+_TAKEN: Final = frozenset({"resources/read", "prompts/get"})
+"""What rules and labels call the reading of resources and prompts."""
 _SHOWN: Final = 80
 _NEAR: Final = range(5, 65)
 """How long names are, without separators, of which one letter more or less is told."""
@@ -129,6 +131,8 @@ def _malformed(name: str) -> str:
         return "it has no name"
     if len(name) > _LONGEST:
         return f"its name has {len(name)} characters; {_LONGEST} are allowed"
+    if name in _TAKEN:
+        return "its name stands for what is no tool: rules for that would be rules for it"
     if name != name.strip():
         return "its name begins or ends with a blank"
     if found := hidden(name):

@@ -48,6 +48,7 @@ _DOMAIN: Final = b"garrison tool definition 1\n"
 _DEFINITION: Final = 64 * 1024
 _DEPTH: Final = 256
 _SHOWN: Final = 100
+_PLACES: Final = 1000
 
 
 def definition_digest(definition: Definition, instructions: str | None) -> str:
@@ -441,7 +442,7 @@ def _kept(alias: str, tool: str, definition: Definition, instructions: str | Non
 
 def tell_changed(alias: str, tool: str, lines: tuple[str, ...]) -> None:
     """The event `pin.changed`, once for each change: for whoever blocks the tool. `lines` are those of `changes`."""
-    places = ", ".join(line.partition(": ")[0] for line in lines)
+    places = cut(", ".join(line.partition(": ")[0] for line in lines), _PLACES)
     name = _named(alias, tool)
     record(
         "pin.changed",

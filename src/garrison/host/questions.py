@@ -226,7 +226,7 @@ class SampleQuestion(Question):
             lines.append(f"its system prompt: {_counted(self.params.system_prompt)}")
         for message in self.params.messages:
             lines.append(f"{message.role}: {_counted(_plain(message.content))}")
-        return lines
+        return lines + _others(self.params, "messages", "systemPrompt", "maxTokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,7 +240,7 @@ class SampleResultQuestion(Question):
         return f"Give {self.server} what your model wrote?"
 
     def body(self) -> list[str]:
-        return [_counted(_plain(self.result.content))]
+        return [_counted(_plain(self.result.content)), *_others(self.result, "content", "role", "resultType")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,6 +343,14 @@ def _counted(value: object) -> str:
 
 def _named(labels: Label) -> str:
     return ", ".join(label.name.lower() for label in Label if label in labels and label.name) or "nothing"
+
+
+def _others(whole: t.CreateMessageParams | t.CreateMessageResult, *names: str) -> list[str]:
+    """A line for what is sent beside what these members hold."""
+    from ..protocol.types import to_dict  # lazy: only sampling shows content
+
+    others = {name: value for name, value in to_dict(whole).items() if name not in names}
+    return [f"and: {_counted(others)}"] if others else []
 
 
 def _plain(content: t.SamplingContent | list[t.SamplingContent]) -> object:

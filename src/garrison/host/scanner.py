@@ -286,10 +286,10 @@ def _foreign(others: Mapping[str, Collection[str]], alias: str, own: str) -> For
         return NOBODY
     tools = {name.lower(): {tool.lower() for tool in theirs} for name, theirs in others.items()}
     ours = tools.pop(alias.lower(), set[str]())
-    names = {tool for theirs in tools.values() for tool in theirs if len(tool) >= _SHORTEST_NAME} - ours
+    theirs = {tool for names in tools.values() for tool in names if len(tool) >= _SHORTEST_NAME}
     own = own.lower()
-    twin = own if own in names else ""
-    names.discard(own)
+    twin = own if own in theirs else ""
+    names = theirs - ours - {own}
     return Foreign(names, {name for name in names if name.isalpha()}, twin, tools)
 
 

@@ -84,6 +84,7 @@ class ServerSettings:
             labels_of(self.labels)
         for names in self.tools.values():
             labels_of(names)
+        _check_flag("use_instructions", self.use_instructions)
 
     def labels_for(self, tool: str) -> Label:
         """The labels of one tool: its own, else the server's, else all."""
@@ -133,6 +134,7 @@ class LocalServer(ServerSettings):
             raise ConfigurationError("LocalServer.command is a list: the program and its arguments")
         if self.sandbox not in ("auto", "landlock", "bubblewrap", "off"):
             raise ConfigurationError('LocalServer.sandbox is "auto", "landlock", "bubblewrap" or "off"')
+        _check_flag("network", self.network)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,12 @@ class OtherServer(ServerSettings):
 
     target: Target
     identity: str = field(default="", kw_only=True)
+
+
+def _check_flag(name: str, value: object) -> None:
+    """Refuse what is taken for true and is not: `"off"`."""
+    if type(value) is not bool:
+        raise ConfigurationError(f"{name}= is True or False")
 
 
 def settings_of(value: object) -> ServerSettings:

@@ -18,7 +18,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, cast
 
-from .process import Channels, CommandFailed, supervise
+from .process import Channels, CommandFailed, supervise, to_the_end
 
 if TYPE_CHECKING:
     from .process import Plan
@@ -43,14 +43,12 @@ async def start_held(plan: Plan, child: asyncio.SubprocessProtocol) -> HeldTrans
     try:
         channels = Channels(feeding=True)
         supervise(channels)
-    except BaseException:
-        if plan.folder is not None:
-            os.rmdir(plan.folder)  # no supervisor has it yet
-        raise
-    try:
         await transport.open(channels, plan.encoded())
     except BaseException:
         transport.close()
+        if plan.folder is not None:
+            with contextlib.suppress(OSError):  # once the program has put something there, the supervisor has it
+                os.rmdir(plan.folder)
         raise
     return transport
 
@@ -69,31 +67,36 @@ class HeldTransport(asyncio.SubprocessTransport):
         self._started: asyncio.Future[int] = self._loop.create_future()
         self._pid = 0
         self._status: int | None = None
-        self._over = False
         self._closed = False
         self.passed = ""
         """The bound that ended it: `processes` or `memory`; empty for none."""
 
     async def open(self, channels: Channels, plan: bytes) -> None:
         """Connect the streams, give the plan, and wait until the program has started."""
-        loop = self._loop
         self._socket = channels.control
-        waiting = [os.fdopen(channels.stdout, "rb", 0), os.fdopen(channels.stderr, "rb", 0)]
-        waiting.append(os.fdopen(cast("int", channels.stdin), "wb", 0))
-        try:
-            transport, _ = await loop.create_unix_connection(lambda: _Control(self), sock=channels.control)
-            self._control = cast("asyncio.WriteTransport", transport)
-            self._control.write(plan)
-            for fd, file in zip((1, 2), waiting, strict=False):
-                self._pipes[fd], _ = await loop.connect_read_pipe(lambda fd=fd: _Source(self, self._child, fd), file)
-            self._pipes[0], _ = await loop.connect_write_pipe(lambda: _Sink(self, self._child), waiting[2])
-        except BaseException:
-            channels.control.close()
-            for file in waiting:
-                file.close()
-            raise
-        self._child.connection_made(self)
+        await to_the_end(self._connect(channels, plan))
         self._pid = await self._started
+
+    async def _connect(self, channels: Channels, plan: bytes) -> None:
+        loop = self._loop
+        waiting = {fd: os.fdopen(each, "rb", 0) for fd, each in ((1, channels.stdout), (2, channels.stderr))}
+        sink = [os.fdopen(cast("int", channels.stdin), "wb", 0)]
+        try:
+            for fd in (1, 2):
+                transport, _ = await loop.connect_read_pipe(
+                    lambda fd=fd: _Source(self, self._child, fd), waiting.pop(fd)
+                )
+                self._pipes[fd] = transport
+            self._pipes[0], _ = await loop.connect_write_pipe(lambda: _Sink(self, self._child), sink.pop())
+            self._child.connection_made(self)
+            control, _ = await loop.create_unix_connection(lambda: _Control(self), sock=channels.control)
+            self._control = cast("asyncio.WriteTransport", control)
+            self._control.write(plan)
+        finally:
+            for file in (*waiting.values(), *sink):
+                file.close()
+            if self._control is None:
+                channels.control.close()
 
     # What the supervisor says.
 
@@ -117,7 +120,6 @@ class HeldTransport(asyncio.SubprocessTransport):
 
     def lost(self) -> None:
         """Take its end: nothing of the program is left."""
-        self._over = True
         if self._started.done():
             if not self._started.cancelled() and self._started.exception() is None:
                 self._child.process_exited()
@@ -168,7 +170,7 @@ class HeldTransport(asyncio.SubprocessTransport):
             self._control.abort()
 
     def _order(self, order: bytes) -> None:
-        if self._control is not None and not self._over and not self._closed:
+        if self._control is not None and not self._control.is_closing():
             self._control.write(order)
 
 

@@ -62,6 +62,9 @@ _RETURN: Final = 0x06  # BPF_RET | BPF_K
 _ALLOW: Final = 0x7FFF0000
 _ERROR: Final = 0x00050000
 _KILL: Final = 0x80000000
+_PID: Final = 16
+_NEW_LIMIT: Final = 32
+"""Where `struct seccomp_data` has the lower halves of prlimit's first and third arguments."""
 _X32: Final = 0x40000000
 """System calls of x86-64 with 32-bit pointers: the same calls under other numbers."""
 
@@ -72,10 +75,11 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 class _Machine:
     """What a filter has to know of a machine: its number for audits, and those of system calls."""
 
-    __slots__ = ("audit", "socket", "truncate")
+    __slots__ = ("audit", "prlimit", "socket", "truncate")
 
-    def __init__(self, audit: int, socket: int, truncate: int) -> None:
+    def __init__(self, audit: int, prlimit: int, socket: int, truncate: int) -> None:
         self.audit = audit
+        self.prlimit = prlimit
         self.socket = socket
         self.truncate = truncate
 
@@ -85,9 +89,9 @@ _IO_URING_SETUP: Final = 425
 
 
 _MACHINES: Final = {
-    "x86_64": _Machine(0xC000003E, 41, 76),
-    "aarch64": _Machine(0xC00000B7, 198, 45),
-    "riscv64": _Machine(0xC00000F3, 198, 45),
+    "x86_64": _Machine(0xC000003E, 302, 41, 76),
+    "aarch64": _Machine(0xC00000B7, 261, 198, 45),
+    "riscv64": _Machine(0xC00000F3, 261, 198, 45),
 }
 
 
@@ -169,7 +173,10 @@ def _filter(machine: _Machine, refused: list[int]) -> None:
     steps += [(_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _ERROR | errno.EACCES)]
     for number in refused:
         steps += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERROR | errno.EACCES)]
-    steps += [(_RETURN, 0, 0, _ALLOW)]
+    # prlimit(2) of this user's other processes would end or starve them. Its own (0), or looking (no new one), is well.
+    steps += [(_EQUAL, 0, 7, machine.prlimit), (_LOAD, 0, 0, _PID), (_EQUAL, 5, 0, 0)]
+    steps += [(_LOAD, 0, 0, _NEW_LIMIT), (_EQUAL, 0, 2, 0), (_LOAD, 0, 0, _NEW_LIMIT + 4), (_EQUAL, 1, 0, 0)]
+    steps += [(_RETURN, 0, 0, _ERROR | errno.EPERM), (_RETURN, 0, 0, _ALLOW)]
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
     program = _Program(len(steps), ctypes.cast(code, ctypes.c_void_p))
     if _LIBC.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_FILTER), ctypes.byref(program), 0, 0) != 0:

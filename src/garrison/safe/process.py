@@ -19,13 +19,23 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, cast
 
 from ..errors import ConfigurationError, GarrisonError
 
-__all__ = ["Channels", "CommandFailed", "Outcome", "Plan", "check_platform", "missing", "run_process", "supervise"]
+__all__ = [
+    "Channels",
+    "CommandFailed",
+    "Outcome",
+    "Plan",
+    "check_platform",
+    "missing",
+    "run_process",
+    "supervise",
+    "to_the_end",
+]
 
 _GRACE: Final = 0.3
 _ENDING: Final = 3.0
@@ -51,7 +61,7 @@ class Plan:
 
     program: str
     argv: tuple[str, ...]
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)
     cwd: str
     limits: Mapping[str, int]
     """By the names of `resource`: "RLIMIT_CORE"."""
@@ -109,11 +119,32 @@ def supervise(channels: Channels) -> None:
     """
     try:
         _helper.start(channels.theirs)
+    except OSError as exc:
+        channels.close()
+        raise CommandFailed(f"the helper process: {exc.strerror}") from exc
     except BaseException:
         channels.close()
         raise
     finally:
         channels.close_theirs()
+
+
+async def to_the_end(work: Coroutine[object, object, None]) -> None:
+    """Do this whole, and be cancelled after it. For descriptors that are handed to the loop: half way, they have two
+    owners, and what the second one closes may be somebody else's by then.
+    """
+    task = asyncio.ensure_future(work)
+    stopped: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as exc:
+            stopped = exc
+    if stopped is not None:
+        if not task.cancelled():
+            task.exception()  # marks it as seen
+        raise stopped
+    task.result()
 
 
 async def run_process(plan: Plan, stdin: bytes, *, timeout: float, max_output: int, max_errors: int) -> Outcome:
@@ -133,7 +164,7 @@ async def run_process(plan: Plan, stdin: bytes, *, timeout: float, max_output: i
     run = _Run(ends)
     timed_out = False
     try:
-        await run.open(stdin, max_output, max_errors)
+        await to_the_end(run.open(stdin, max_output, max_errors))
         try:
             async with asyncio.timeout(timeout):
                 await run.talk(plan.encoded())
@@ -193,21 +224,20 @@ class _Run:
         self._output = _Output(max_output, self._order)
         self._errors = _Errors(max_errors)
         ends = self._ends
-        waiting = [os.fdopen(ends.stdout, "rb", 0), os.fdopen(ends.stderr, "rb", 0)]
-        source = os.fdopen(ends.stdin, "wb", 0) if ends.stdin is not None else None
+        waiting = [os.fdopen(ends.stderr, "rb", 0), os.fdopen(ends.stdout, "rb", 0)]
+        if ends.stdin is not None:
+            waiting.insert(0, os.fdopen(ends.stdin, "wb", 0))
         try:
-            for reader, file in ((self._output, waiting[0]), (self._errors, waiting[1])):
-                transport, _ = await self._loop.connect_read_pipe(lambda reader=reader: reader, file)
+            for reader in (self._output, self._errors):
+                transport, _ = await self._loop.connect_read_pipe(lambda reader=reader: reader, waiting.pop())
                 self._transports.append(transport)
-            if source is not None:
-                sink, _ = await self._loop.connect_write_pipe(lambda: self._source, source)
+            if waiting:
+                sink, _ = await self._loop.connect_write_pipe(lambda: self._source, waiting.pop())
                 sink.write(stdin)
                 sink.write_eof()
-        except BaseException:
-            for file in (*waiting, source):
-                if file is not None:
-                    file.close()
-            raise
+        finally:
+            for file in waiting:
+                file.close()
 
     async def talk(self, request: bytes) -> None:
         """Give the order; return when the program has ended and its output is read."""

@@ -119,12 +119,16 @@ def _supervise(entrance: socket.socket, served: int | None, control: int, *strea
         _only(_become, plan, streams, tell, me)
     for descriptor in (*streams, tell):
         os.close(descriptor)
-    _answer(connection, _Watch(connection, served, child, awake, told, plan).until_ended())
+    answer: dict[str, object]
+    try:
+        answer = _Watch(connection, served, child, awake, told, plan).until_ended()
+    except Exception as exc:  # noqa: BLE001 - whatever it is, what nobody watches must not live on
+        _end_all(child)
+        answer = {"failed": f"supervisor: {type(exc).__name__}"}
+    _answer(connection, answer)
     connection.close()
     if plan["folder"] is not None:
-        import shutil  # lazy: most programs have none
-
-        shutil.rmtree(_path(plan["folder"]), ignore_errors=True)
+        _remove(_path(plan["folder"]))
 
 
 def _answer(connection: socket.socket, answer: dict[str, object]) -> None:
@@ -195,7 +199,11 @@ class _Watch:
                 if self._report and not self._failure:
                     _answer(self._connection, {"started": self._child})
         if self._connection in ready:
-            self._obey(self._connection.recv(1))
+            try:
+                order = self._connection.recv(1)
+            except OSError:  # its other end was closed before all that was said there was read
+                order = b""
+            self._obey(order)
         if self._served in ready:
             self._obey(b"")
         if self._awake in ready:
@@ -316,6 +324,29 @@ def _end_all(child: int) -> int | None:
         pause = min(2 * pause, 0.1)  # what sleeps in the kernel ends when it wakes
 
 
+def _remove(folder: bytes) -> None:
+    """Remove a folder and all in it, however deep it lies, and what stands in folders that must not be changed."""
+    if os.path.islink(folder):
+        return
+    apart = os.urandom(8).hex().encode()
+    found = [folder]
+    for place in found:  # grows while it is read
+        with contextlib.suppress(OSError):
+            os.chmod(place, 0o700)
+            for entry in list(os.scandir(place)):
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        os.chmod(entry.path, 0o700)
+                        found.append(b"%b/%b-%d" % (folder, apart, len(found)))
+                        os.rename(entry.path, found[-1])  # so no path grows long
+                    else:
+                        os.unlink(entry.path)
+            if place != folder:
+                os.rmdir(place)
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)
+
+
 def _signal_group(group: int, number: int) -> None:
     with contextlib.suppress(OSError):
         os.killpg(group, number)
@@ -324,7 +355,11 @@ def _signal_group(group: int, number: int) -> None:
 def _descendants(root: int) -> list[tuple[int, int]]:
     """All processes below this one and their groups, by /proc. Their groups are of sessions that the tree began."""
     children: dict[int, list[tuple[int, int]]] = {}
-    for name in os.listdir("/proc") if _LINUX else ():
+    try:
+        names = os.listdir("/proc") if _LINUX else []
+    except OSError:  # no descriptor is to be had: whoever asks, asks again
+        names = []
+    for name in names:
         if name.isdecimal():
             with contextlib.suppress(OSError):  # it has ended
                 _, parent, group = _stat(name)

@@ -197,7 +197,11 @@ class StdioProcess:
         if self._child is not None:
             await self._child.end(0.0)
         self._child, child = None, _Child(self)
-        await self.starter.start(child)
+        try:
+            await self.starter.start(child)
+        except BaseException:
+            child.give_up()
+            raise
         if self._closed:
             await child.end(0.0)
             raise ConnectionLost("The client closed the connection")
@@ -238,7 +242,12 @@ class StdioProcess:
         if len(self._stderr) > _STDERR_KEPT:
             del self._stderr[:-_STDERR_KEPT]
         if self.on_stderr is not None:
-            self.on_stderr(data)
+            try:
+                self.on_stderr(data)
+            except Exception:  # a user's callback must not break the connection that it only listens to
+                import logging  # lazy: only what goes wrong needs it
+
+                logging.getLogger("garrison.client").exception("on_stderr= failed")
 
 
 class _Child(asyncio.SubprocessProtocol):
@@ -258,15 +267,19 @@ class _Child(asyncio.SubprocessProtocol):
         self.alive = True
 
     def write(self, line: bytes) -> asyncio.Future[None] | None:
-        if self._stdin is not None:
+        if self._stdin is not None and not self._stdin.is_closing():  # where it is, the end is about to be told
             self._stdin.write(line + b"\n")
         # Shielded: the one future serves every writer, and one that gives up must not end the others' wait.
         return asyncio.shield(self._room) if self._room is not None else None
 
-    async def end(self, patience: float) -> None:
-        """Closes the input, waits, and takes stronger means until the process is gone."""
+    def give_up(self) -> None:
+        """Nobody is told any more of what becomes of it."""
         self._ending = True
         self._over("The client closed the connection")
+
+    async def end(self, patience: float) -> None:
+        """Closes the input, waits, and takes stronger means until the process is gone."""
+        self.give_up()
         transport = self._transport
         if transport is None:
             return
@@ -282,8 +295,9 @@ class _Child(asyncio.SubprocessProtocol):
             # Once more, for children that the server started and left behind.
             self._signal("SIGKILL")
             transport.close()
-            self._transport = None
-            self._owner.starter.over(transport)
+            if self._transport is not None:  # nobody else has ended it meanwhile
+                self._transport = None
+                self._owner.starter.over(transport)
 
     async def _gone_within(self, seconds: float) -> bool:
         if not self._exited.done() and seconds > 0:

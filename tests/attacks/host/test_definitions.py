@@ -36,6 +36,7 @@ async def blocked(scene: Scene, *names: str) -> None:
         with pytest.raises(NotApproved):
             await scene.host.call(name, {"x": 1})
         assert "Nothing was done" in await scene.says(name)
+    assert sorted(event.target for event in scene.told("approval.denied")) == sorted(names), "each refused call is one"
     flagged = [event.target for event in scene.told("definition.flagged")]
     assert sorted(flagged) == sorted(names)
     await scene.host.refresh()
@@ -199,6 +200,7 @@ async def test_a_rug_pull_blocks_calls_and_shows_the_difference(transport: str) 
                 await scene.host.call("math.add", {"a": 1})
             assert "There is no tool" in await scene.says("math.add", a=1)
             assert [event.target for event in scene.told("pin.changed")] == ["math.add"] * number, what
+            assert [event.target for event in scene.told("approval.denied")] == ["math.add"] * number, what
             (waiting,) = scene.host.unshown()
             assert waiting.why == "changed" and waiting.review is not None
             pointer = "".join(f"/{str(step).replace('/', '~1')}" for step in path)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from garrison import DefinitionChanged, NoSuchTool, Secret, SecurityPolicy, Timeouts
-from garrison.host import Host, RemoteServer
+from garrison import DefinitionChanged, NoSuchTool, RequestTimeout, Secret, SecurityPolicy, Timeouts
+from garrison.host import Host, MemoryState, RemoteServer
 from tests.client.fakes import Request, http_server
 from tests.client.fakes import result as result_of
 from tests.safe.programs import until
@@ -103,9 +103,8 @@ async def test_a_server_that_always_says_that_it_has_changed_costs_the_others_no
         await until(lambda: "subscriptions/listen" in loud.seen)
         before, listed = quiet.seen.count("tools/list"), loud.seen.count("tools/list")
         for _ in range(20):
-            for _ in range(20):
-                await asyncio.wait_for(loud.announce(), 5) if _ == 0 else None
-                assert scene.host.tools()
+            await loud.announce()
+            assert scene.names == ["loud.shout", "quiet.look"]
         assert (await scene.host.call("quiet.look")).plain == "ok"
         assert quiet.seen.count("tools/list") == before
         assert 1 <= loud.seen.count("tools/list") - listed <= 12
@@ -150,6 +149,30 @@ async def test_a_server_that_never_answers_holds_up_the_start_no_longer_than_its
         assert (await scene.host.call("good.look")).plain == "ok"
 
 
+@pytest.mark.attack("ATK-246")
+@over_both
+async def test_a_server_that_cannot_be_listed_any_more_says_so_and_may_come_back(transport: str) -> None:
+    hanging = False
+
+    async def hang(message: Json, say: Say) -> bool:
+        if hanging and message.get("method") == "tools/list":
+            await asyncio.sleep(20)
+        return False
+
+    moody, settings = Offer([tool("read")], script=hang), {"moody": {"timeout": 0.3}}
+    async with hosted(
+        transport, {"moody": moody, "good": Offer([tool("look")])}, settings=settings, fresh=0.1
+    ) as scene:
+        await asyncio.sleep(0.15)
+        hanging = True
+        with pytest.raises(RequestTimeout):
+            await scene.host.call("moody.read")
+        assert moody.calls == [] and scene.names == ["good.look"], "what is not known is not shown"
+        assert (await scene.host.call("good.look")).plain == "ok"
+        hanging = False
+        assert (await scene.host.call("moody.read")).plain == "ok"
+
+
 # ATK-227
 
 
@@ -167,14 +190,20 @@ async def test_who_calls_himself_another_is_called_by_his_alias_everywhere(trans
         assert "evil.send" in await scene.says("evil.send", to="ann")
         assert [question.server for question in scene.approver.of("call")] == ["mail", "evil"]
         assert [event.server for event in scene.told("call.ended")] == ["mail", "evil"]
-        # What was approved of one is not approved of the other, with the names the other way round.
-        swapped = {"mail": scene.servers["evil"], "evil": scene.servers["mail"]}
-        asked = Approver("tools")
-        async with Host(swapped, approve=asked, state=scene.host.state) as host:
-            if transport == "http":  # what a local server is, is its command
-                assert {each.name for each in host.tools()} <= {"mail.send", "evil.send"}
+        for bare in ("send", "Mail.send", "mail.example.send"):
             with pytest.raises(NoSuchTool):
-                await host.call("send")
+                await scene.host.call(bare)
+        assert len(mail.calls) == len(evil.calls) == 1
+    # Nor does what was approved of one count for another that says it is the same.
+    state = MemoryState()
+    async with hosted(transport, {"mail": Offer([tool("send")], info=info)}, state=state) as scene:
+        assert scene.names == ["mail.send"]
+        other = Offer([tool("send")], info=info)
+        async with hosted(transport, {"mail": other}, state=state, approver=Approver("tools")) as later:
+            assert later.names == [] and len(later.approver.of("tools")) == 1
+        asked = Approver("tools")
+        async with Host(scene.servers, state=state, approve=asked) as again:  # the first one: what was approved holds
+            assert [each.name for each in again.tools()] == ["mail.send"] and asked.of("tools") == []
 
 
 @pytest.mark.attack("ATK-246", transports=("http",))

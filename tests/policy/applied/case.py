@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple, is_typeddict
 
-__all__ = ["CASES", "Case", "case", "default_of", "names_of", "title_of"]
+import pytest
+
+__all__ = ["CASES", "Case", "case", "default_of", "names_of", "rows", "title_of"]
 
 Observe = Callable[[Any], Awaitable[object]]
 NONE = inspect.Parameter.empty
@@ -99,6 +101,18 @@ def default_of(owner: object, name: str) -> Any:
         found = inspect.signature(_called(owner)).parameters[name].default
     if found is NONE:
         raise ValueError(f"{title_of(owner)}.{name} has no default: say first=(value, what is seen)")
+    return found
+
+
+def rows(settings: Iterable[tuple[object, Iterable[str]]]) -> list[Any]:
+    """Every case of every setting; None where a setting has none."""
+    found: list[Any] = []
+    for owner, names in settings:
+        for name in names:
+            for number, each in enumerate(CASES.get((owner, name), [None])):
+                ending = f"-{number + 1}" if number else ""
+                marks = [pytest.mark.peer] if each is not None and each.peer else []
+                found.append(pytest.param(owner, name, each, id=f"{title_of(owner)}.{name}{ending}", marks=marks))
     return found
 
 

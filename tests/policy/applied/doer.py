@@ -12,12 +12,16 @@ from pathlib import Path
 
 __all__ = ["doer", "starting"]
 
-BODY = '''
+BODY = """
 import json, os, resource, socket, subprocess, sys, time
 
 
-def say(message, **result):
-    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": {"resultType": "complete", **result}}), flush=True)
+def say(message, **answer):
+    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **answer}), flush=True)
+
+
+def give(message, **result):
+    say(message, result={"resultType": "complete", **result})
 
 
 def argument():
@@ -104,21 +108,21 @@ for line in sys.stdin:
         continue
     method, params = message["method"], message.get("params", {})
     if method == "server/discover":
-        say(message, supportedVersions=["2026-07-28"], capabilities={"tools": {}}, ttlMs=0, cacheScope="private",
-            instructions="Ask for anything.")
+        offered = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}
+        give(message, ttlMs=0, cacheScope="private", instructions="Ask for anything.", **offered)
     elif method == "tools/list":
         tool = {"name": "do", "description": "Does it.", "inputSchema": {"type": "object"}}
-        say(message, tools=[tool], ttlMs=0, cacheScope="private")
+        give(message, tools=[tool], ttlMs=0, cacheScope="private")
     elif method == "tools/call":
         given = dict(params["arguments"])
         try:
             text = globals()[given.pop("what")](**given)
         except (OSError, MemoryError) as error:
             text = type(error).__name__
-        say(message, content=[{"type": "text", "text": text}])
+        give(message, content=[{"type": "text", "text": text}])
     else:
-        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32601, "message": "no"}}), flush=True)
-'''
+        say(message, error={"code": -32601, "message": "no"})
+"""
 
 
 def doer(folder: Path, name: str = "doer.py") -> Path:

@@ -3,8 +3,8 @@
     async with hosting({"x": LocalServer(...)}, patience=1.0) as (host, person):
         ...
 
-Every case that looks at a host through `hosting` shows its setting twice: as it is, and where the test calls it within
-`from_file`, as the key of that name in a TOML file. What a file cannot say (an approver, a sink) is given in code then too.
+A case that looks at a host through `hosting` shows its setting twice: as it is, and within `from_file` as the key of
+that name in a TOML file. What a file cannot say (an approver, a sink) is given in code then too.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ async def name(value: str) -> object:
     stop = events.listen(told.append)
     try:
         with folder() as place:
-            command = starting(place)
+            command = [str(doer(place))]
             assert await of_client({"command": command, "name": value, "processes": 1}, "fork", number=2) != "had"
     finally:
         stop()

@@ -231,10 +231,8 @@ async def listing(value: float) -> object:
         await asyncio.sleep(0.08)
         number = int(request.params.get("cursor", "0"))
         tool = {"name": f"t{number}", "inputSchema": {"type": "object"}}
-        return {
-            **{"tools": [tool], "ttlMs": 0, "cacheScope": "private"},
-            **({"nextCursor": str(number + 1)} if number < 5 else {}),
-        }
+        more = {"nextCursor": str(number + 1)} if number < 5 else {}
+        return {"tools": [tool], "ttlMs": 0, "cacheScope": "private", **more}
 
     async def count() -> int:
         return len([tool async for tool in client.tools()])
