@@ -2,10 +2,12 @@
 
 Rules of this file:
 - Whoever listens (an audit log, metrics) is told every event, whole. The logger `garrison.security` is told of what is
-  neither a call nor allowed, in one line of printable ASCII, with `event`, `peer` and `setting` as attributes for programs.
+  neither a call nor allowed, in one line of printable ASCII, with `event`, `peer` and `setting` as attributes for
+  programs.
 - Identical events in a flood are counted instead of logged: `_MOST` a second of each name, then one line that says how
   many there were.
-- What is refused within a request is about that request, whoever refuses it: `cause` says which one it is.
+- What is refused within a request is about that request, whoever refuses it: `cause` says which one it is, or which
+  server it is about.
 - A listener that fails harms nobody: it is logged, and the others are told.
 
 Names: `host.refused`, `origin.refused`, `auth.refused`, `auth.token_refused`, `auth.forbidden`, `auth.unavailable`,
