@@ -198,7 +198,7 @@ async def test_a_supervisor_that_is_killed_is_noticed_by_every_waiter() -> None:
         os.kill(found["parent"], signal.SIGKILL)
         ends = await asyncio.gather(*waiting, return_exceptions=True)
         assert all(isinstance(end, ConnectionLost) for end in ends) and time.monotonic() - begun < 1.0
-        assert not alive(found["pid"])
+        await until(lambda: not alive(found["pid"]), 2)
         assert (await ask(client))["pid"] != found["pid"]
 
 

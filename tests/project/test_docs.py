@@ -131,7 +131,13 @@ def no_blocking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.usefixtures("no_blocking")
+@pytest.fixture
+def unheard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who listens on a page listens no longer than that."""
+    monkeypatch.setattr(events, "_listeners", events._listeners)
+
+
+@pytest.mark.usefixtures("no_blocking", "unheard")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_examples_of_a_page_run(page: Path) -> None:
     run_examples(page.read_text(encoding="utf-8"), str(page))

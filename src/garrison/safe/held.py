@@ -163,7 +163,8 @@ class HeldTransport(asyncio.SubprocessTransport):
                 self._socket.shutdown(socket.SHUT_RDWR)  # for a fork of this process that has it too
         for pipe in tuple(self._pipes.values()):
             if isinstance(pipe, asyncio.WriteTransport):
-                pipe.abort()
+                if not pipe.is_closing() or pipe.get_write_buffer_size():  # else it ends already, and does so once
+                    pipe.abort()
             else:
                 pipe.close()
         if self._control is not None:

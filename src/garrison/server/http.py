@@ -110,6 +110,7 @@ class _Channel:
         self._exchange = None
         if self.timer is not None:
             self.timer.cancel()
+            self.timer = None
 
 
 class HttpApplication:

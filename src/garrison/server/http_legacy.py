@@ -296,6 +296,7 @@ class LegacyHttp:
             state.running.pop(identifier, None)
             if channel.timer is not None:
                 channel.timer.cancel()
+                channel.timer = None
             channel.cancelled()
 
         running = self._core.runner.begin(call, channel.deliver, ended)

@@ -5,6 +5,8 @@ Rules of this file:
   that was refused before is told once by its refusal; `call.refused` where the refusal has no name of its own.
 - A call that destroys something is on record, durably, before it is done: `call.begun`. Where it cannot be recorded it
   is not done. Other calls go on, and the failure is logged.
+- What follows a call on its connection is not about the call: its answer is passed on with no `cause`, which the next
+  request would otherwise begin with, and keep.
 - A record that names another server of this process is not this server's.
 """
 
@@ -113,13 +115,21 @@ class Recorder:
         call = self._call
         failed = call.failed or ("" if error is None else type(error).__name__)
         self._tell("error" if failed else "ok", failed)
-        self._deliver(status, body, error)
+        token = events.cause.set(None)
+        try:
+            self._deliver(status, body, error)
+        finally:
+            events.cause.reset(token)
 
     def ended(self) -> None:
         """The call is over, answered or taken back."""
         self._tell("cancelled", "")
         if self._on_end is not None:
-            self._on_end()
+            token = events.cause.set(None)
+            try:
+                self._on_end()
+            finally:
+                events.cause.reset(token)
 
     def _tell(self, outcome: str, failed: str) -> None:
         call = self._call
