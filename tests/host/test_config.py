@@ -176,6 +176,13 @@ def test_sign_in_has_a_short_form(tmp_path: Path) -> None:
         ("a = [", "not TOML"),
         ("x = 1\nx = 2", "not TOML"),
         ("a = " + "[" * 2000, "not TOML"),
+        ("a." * 2000 + "b = 1", "not TOML: nested too deeply"),
+        ("a." * 31 + "b = 1", "a: there is no such setting"),
+        ("a." * 32 + "b = 1", "not TOML: nested too deeply"),
+        ("a = " + "1" * 5000, "not TOML"),
+        ("a = 0x" + "f" * 5000, "not TOML"),
+        ('[servers.a]\ncommand = ["x"]\ncwd = "~\\u0000"', "servers.a.cwd: must be a path"),
+        ('[servers.a]\nurl = "https://x"\nauth = { type = ["oauth"] }', "servers.a.auth.type: must be"),
     ],
 )
 def test_what_is_wrong_is_named_with_the_file(tmp_path: Path, text: str, said: str) -> None:
@@ -364,6 +371,26 @@ def test_plain_secrets_are_taken_and_shown_nowhere(tmp_path: Path) -> None:
     assert "mcpServers.a.env.API_KEY" in config.question.text()
 
 
+@pytest.mark.parametrize("reference", ["${env:NOT-A-NAME:-canary}", "${input:key:-canary}", "${env:A B:-a:-canary}"])
+def test_the_default_of_a_bad_reference_is_shown_nowhere(tmp_path: Path, reference: str) -> None:
+    for entry in ({"command": "x", "env": {"A": reference}}, {"command": "x", "args": [reference]}):
+        with pytest.raises(ConfigurationError) as caught:
+            mcp(tmp_path, {"a": entry})
+        assert reference.partition(":-")[0] in str(caught.value) and "canary" not in str(caught.value)
+
+
+def test_the_default_of_a_reference_is_shown_unless_it_looks_like_a_key(tmp_path: Path) -> None:
+    key = "ghp_canaryabcdefghijklmnopqrstuvwxyz0123456"
+    lines = {
+        default: lines_of(
+            "mcp.json", json.dumps({"mcpServers": {"a": {"env": {"X": f"${{env:X:-{default}}}"}}}}).encode()
+        )
+        for default in (key, "plain")
+    }
+    assert lines[key] == ("mcpServers.a.env.X = (a secret, which is not shown)",)
+    assert lines["plain"] == ('mcpServers.a.env.X = "${env:X:-plain}"',)
+
+
 def test_what_others_take_for_approval_approves_nothing(tmp_path: Path) -> None:
     config = mcp(tmp_path, {"a": {"command": "x", "alwaysAllow": ["*"], "autoApprove": True, "icon": "y"}})
     assert config.approvals.rules == () and config.approvals.default == "ask"
@@ -391,6 +418,8 @@ def test_what_others_take_for_approval_approves_nothing(tmp_path: Path) -> None:
         ({"command": "x", "type": "http"}, "mcpServers.a.type: http is no way"),
         ({"url": "https://x", "type": "carrier-pigeon"}, "mcpServers.a.type: carrier-pigeon is no way"),
         ({"url": "https://x", "headers": {"authorization": "Basic abc"}}, "authorization: must be Bearer"),
+        ({"url": "https://x", "type": ["http"]}, "mcpServers.a.type: ['http'] is no way"),
+        ({"command": "x", "cwd": "~\0"}, "a.cwd: must be a path"),
         ({"command": "x", "garrison": {"netwrok": True}}, "a.netwrok: there is no such setting; did you mean network?"),
         ({"command": "x", "garrison": {"command": ["y"]}}, "mcpServers.a.garrison.command: belongs to"),
         ("npx x", "mcpServers.a: must be an object"),

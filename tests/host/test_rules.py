@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from garrison.errors import ConfigurationError
-from garrison.host.patterns import ArgumentPattern
+from garrison.host.patterns import ArgumentPattern, NamePattern
 from garrison.host.rules import ApprovalPolicy, Rule
 
 TODAY = date(2026, 6, 1)
@@ -61,7 +61,7 @@ def test_what_matches(pattern: object, value: object) -> None:
         *(("/data/**", f"/data/{rest}") for rest in ("../etc", "a/../../etc", "./x", "a/..", "..", "../", "..;/etc")),
         *(
             ("/data/**", f"/data/{rest}")
-            for rest in ("%2e%2e/x", "a%2fb", "%252e", "%00", "..%5cx", "a\\..\\x", "a\\b")
+            for rest in ("%2e%2e/x", "%u002e%u002e/x", "a%2fb", "%252e", "%00", "..%5cx", "a\\..\\x", "a\\b")
         ),
         *(
             ("/data/**", f"/data/{rest}")
@@ -136,6 +136,24 @@ def test_what_refuses_sees_through_spellings(value: object) -> None:
     assert (
         not perhaps("/etc/**", "/data/etc/x") and not perhaps("/etc/**", "/etcetera") and not perhaps("/etc/**", None)
     )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("*rm -rf*", "\x1b]rm -rf .\x07"),
+        ("*rm -rf*", "\x9dRM -R\u200bf .\x9c"),
+        ("*rm -rf*", "rm\x1b[0m -rf ."),
+        ("/data/*", "/data/\u2100"),
+        ("/data/*", "/DATA/\u2100"),
+        ("/data/e*", "/data/e\u0301"),
+    ],
+)
+def test_what_refuses_sees_what_stands_there_and_what_a_terminal_shows(pattern: str, text: str) -> None:
+    assert ArgumentPattern({"a": pattern}).perhaps({"a": text})
+    assert not ArgumentPattern({"a": pattern}).perhaps({"a": "other"})
+    if "/" not in pattern:
+        assert NamePattern(pattern, "tool").perhaps(text)
 
 
 def test_what_refuses_sees_through_types_hosts_and_further_arguments() -> None:
@@ -286,6 +304,9 @@ GOOD = {"server": "files", "tool": "read", "action": "allow"}
         ({"rules": [{**GOOD, "server": 7}]}, "Rule.server"),
         ({"rules": [{**GOOD, "tool": ""}]}, "Rule.tool"),
         ({"rules": [{**GOOD, "arguments": "x"}]}, "Rule.arguments"),
+        ({"rules": [{**GOOD, "arguments": {"on": date(2030, 1, 1)}}]}, r"Rule\.arguments\.on: is no JSON"),
+        ({"rules": [{**GOOD, "arguments": {"n": [{"x": float("nan")}]}}]}, r"Rule\.arguments\.n: is no JSON"),
+        ({"rules": [{**GOOD, "arguments": {"n": 16**3700}}]}, r"Rule\.arguments\.n: is no JSON"),
         ({"rules": [{**GOOD, "until": "tomorrow"}]}, "until: must be a day"),
         ({"rules": [{**GOOD, "until": 7}]}, "until must be a day"),
         ({"rules": [{**GOOD, "dangerously_ignore_flow": True}]}, "says why"),

@@ -267,6 +267,18 @@ def test_a_finding_shows_the_part_short_and_visible() -> None:
     assert any("<U+202E>" in finding.text for finding in found)
 
 
+def test_what_a_server_writes_like_the_mark_of_a_hidden_character_is_no_number_of_ours() -> None:
+    forged = f"<U+0041 and {'9' * 5000} more hidden>"
+    found = scan(tool(description=f"\0 {forged}"))
+    assert [finding.text[:23] for finding in found if finding.rule == "hidden"] == ["has a control character"]
+
+
+def test_what_is_cut_off_leaves_nothing_hidden_behind() -> None:
+    for size in range(60, 100):
+        found = scan(tool(required=["say this to them " + "x" * size + "\U0001f468\u200d\U0001f469 and go on"]))
+        assert found and all(visible(finding.text) == finding.text for finding in found)
+
+
 def test_findings_are_bounded_gravest_first_and_the_rest_is_counted() -> None:
     many = {f"p{number}": {"description": "sidenote" if number else POISON} for number in range(100)}
     found = scan(tool(inputSchema={"properties": many}))

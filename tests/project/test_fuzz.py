@@ -41,6 +41,7 @@ TARGETS = {
         "sse",
     ),
     *("challenge", "documents", "dpop", "jwt", "redirect"),
+    *("definitions", "differences", "host_config", "patterns"),
     *("archives", "audit", "commands", "paths", "redactor", "sanitiser", "sql", "templates"),
     *("upgrade", "uri", "uritemplate", "websocket", "websocket_client"),
 }
@@ -132,6 +133,15 @@ def test_what_is_kept_is_small() -> None:
         ("redactor", "redact", lambda redact: lambda text: text),
         ("sanitiser", "visible", lambda visible: lambda text: text),
         ("sql", "Checker.check", lambda check: lambda self, text: SimpleNamespace(text=text)),
+        ("definitions", "scan", lambda scan: lambda definition, **more: scan({**definition, "zz": ""}, **more)),
+        ("definitions", "check_names", lambda check: lambda tools: check(tools)._replace(refused={})),
+        ("differences", "canonical", lambda canonical: lambda value: json.dumps(value).encode()),
+        ("differences", "difference", lambda difference: lambda old, new: difference(old, new)[1:]),
+        ("differences", "definition_digest", lambda digest: lambda value, instructions: digest({}, instructions)),
+        ("host_config", "read_config", lambda read: lambda path, **more: replace(read(path, **more), question=None)),
+        ("host_config", "lines_of", lambda lines: lambda path, data: (lines(path, data) and ascii(data),)),
+        ("patterns", "ArgumentPattern.surely", lambda surely: lambda self, arguments: self.perhaps(arguments)),
+        ("patterns", "ArgumentPattern.perhaps", lambda perhaps: lambda self, arguments: self.surely(arguments)),
         ("templates", "SafeTemplate.render", lambda render: lambda self, **v: html.unescape(render(self, **v))),
     ],
 )

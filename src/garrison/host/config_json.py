@@ -20,7 +20,7 @@ from typing import Final, NamedTuple, cast
 
 from ..errors import ConfigurationError, ParseError
 from ..gate.hygiene import visible
-from ..gate.redaction import redact_value
+from ..gate.redaction import redact, redact_value
 from ..policy.limits import Limits
 from ..policy.secret import Secret
 from .references import reference_of
@@ -129,7 +129,8 @@ class _Entry:
         kind = entry.get("type")
         if ("command" in entry) == ("url" in entry):
             raise ConfigurationError(f"{at}: must have either command or url")
-        if kind is not None and kind not in (_LOCAL if "command" in entry else _REMOTE):
+        known = _LOCAL if "command" in entry else _REMOTE
+        if kind is not None and not (isinstance(kind, str) and kind in known):
             raise ConfigurationError(f"{at}.type: {visible(str(kind))} is no way to a server with these members")
         self._left_alone()
         found = dict(_table(entry.get("garrison", {}), f"{at}.garrison"))
@@ -206,7 +207,7 @@ class _Entry:
             named = _NAMED.fullmatch(name)
             if named is None:
                 raise ConfigurationError(
-                    f"{at}: {visible(match[0])} is no reference that is followed here; there are ${{env:NAME}}, "
+                    f"{at}: {_unfollowed(name)} is no reference that is followed here; there are ${{env:NAME}}, "
                     "${credential:NAME} and ${file:PATH}"
                 )
             if named[2] is not None and not os.environ.get(named[1]):
@@ -226,8 +227,8 @@ class _Entry:
             place = self._place(match[1])
             if place is None:
                 raise ConfigurationError(
-                    f"{at}: {visible(match[0])} cannot stand here, where it would be shown and seen by other programs; "
-                    "give it to the server in env or headers"
+                    f"{at}: {_unfollowed(match[1])} cannot stand here, where it would be shown and seen by other "
+                    "programs; give it to the server in env or headers"
                 )
             return place
 
@@ -239,6 +240,11 @@ class _Entry:
         if name in ("userHome", "HOME", "env:HOME", "USERPROFILE", "env:USERPROFILE"):
             return os.path.expanduser("~")
         return os.sep if name in ("pathSeparator", "/") else None
+
+
+def _unfollowed(name: str) -> str:
+    """A reference in an error: without its default, which may be a secret."""
+    return visible(redact(f"${{{name.partition(':-')[0]}}}"))
 
 
 def _alias(given: str, at: str) -> str:

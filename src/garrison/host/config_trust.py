@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from ..errors import ConfigurationError
 from ..gate.redaction import redact, redact_value
+from ..protocol.json import encode
 from .config_json import parse_json
 from .launches import quoted
 from .questions import FileQuestion, shown
@@ -33,6 +34,8 @@ _SECRETS_IN: Final = frozenset({"env", "headers", "token", "auth", "tls"})
 _ROOTS: Final = ("servers", "mcpServers")
 """Where servers stand, by their names."""
 _ADDRESSES: Final = frozenset({"url", "serverUrl", "httpUrl"})
+_DEPTH: Final = 32
+"""How deep the tables and lists of a TOML file are nested."""
 _HIDDEN: Final = "(a secret, which is not shown)"
 _REFERENCE: Final = re.compile(r"\$\{(?:env:|credential:|file:)?[A-Za-z0-9_./-]*\}", re.ASCII)
 _SCHEME: Final = re.compile(r"\s*(?:bearer|basic|token)?\s*", re.IGNORECASE)
@@ -111,14 +114,31 @@ def parsed(path: str, data: bytes) -> dict[str, object]:
     """
     if is_json(path, data):
         return parse_json(data, path)
-    from tomllib import TOMLDecodeError, loads  # lazy: other formats need none
+    from tomllib import loads  # lazy: other formats need none
 
     try:
-        return loads(data.decode())
-    except (TOMLDecodeError, UnicodeDecodeError) as exc:
+        table = loads(data.decode())
+        if _is_deep(table):
+            raise RecursionError
+        encode(table)  # what cannot be written cannot be shown
+    except ValueError as exc:  # of TOML, of UTF-8, or of an integer with more digits than Python reads or writes
         raise ConfigurationError(f"{path}: not TOML: {exc}") from None
     except RecursionError:
         raise ConfigurationError(f"{path}: not TOML: nested too deeply") from None
+    return table
+
+
+def _is_deep(table: dict[str, object]) -> bool:
+    """Whether it is nested deeper than `_DEPTH`: dotted keys nest without the reader's noticing."""
+    level: list[object] = [table]
+    for _ in range(_DEPTH):
+        inner = [cast("dict[str, object]", each).values() if isinstance(each, dict) else each for each in level]
+        level = [
+            each for items in cast("list[list[object]]", inner) for each in items if isinstance(each, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _flat(value: object, at: str, names: tuple[str, ...]) -> Iterator[str]:
@@ -140,7 +160,7 @@ def _leaf(value: object, names: tuple[str, ...]) -> str:
     if not isinstance(value, str):
         return shown(value)
     if _may_be_secret(names):
-        rest = _REFERENCE.sub("", value)
+        rest = _REFERENCE.sub("", value).replace(":-", ": ")  # a default is a text of its own
         if redact_value({names[-1]: rest}) != {names[-1]: rest} and (rest == value or not _SCHEME.fullmatch(rest)):
             return _HIDDEN
     return quoted(redact(value) if names and names[-1] in _ADDRESSES else value)

@@ -102,7 +102,10 @@ def _texts(value: object, where: Where) -> tuple[str, ...]:
 
 
 def _path(value: object, where: Where) -> str:
-    return os.path.normpath(os.path.join(where.folder, os.path.expanduser(_text(value, where))))
+    path = _text(value, where)
+    if "\0" in path:
+        raise ConfigurationError(f"{where.at}: must be a path, and no path holds a zero byte")
+    return os.path.normpath(os.path.join(where.folder, os.path.expanduser(path)))
 
 
 def _paths(value: object, where: Where) -> tuple[str, ...]:
@@ -179,9 +182,10 @@ def _named_lists(value: object, where: Where) -> dict[str, tuple[str, ...]]:
 def _auth(value: object, where: Where) -> AuthSettings:
     from ..auth.client.settings import ClientCredentials, OAuth  # lazy: most servers have no sign-in
 
-    kinds: dict[object, type[OAuth | ClientCredentials]] = {"oauth": OAuth, "client-credentials": ClientCredentials}
+    kinds: dict[str, type[OAuth | ClientCredentials]] = {"oauth": OAuth, "client-credentials": ClientCredentials}
     table = {"type": value} if isinstance(value, str) else dict(as_table(value, where.at))
-    kind = kinds.get(table.pop("type", None))
+    named = table.pop("type", None)
+    kind = kinds.get(named) if isinstance(named, str) else None
     if kind is None:
         raise ConfigurationError(f'{where.at}.type: must be "oauth" or "client-credentials"')
     return made(kind, table, where)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from posixpath import normpath
 from typing import Final, cast, final
 from unicodedata import normalize
@@ -30,10 +31,12 @@ __all__ = ["ArgumentPattern", "NamePattern"]
 _MOST: Final = 64 * 1024
 """Characters of a text that is compared with a pattern; a longer one matches no more than it must."""
 _PARTS: Final = re.compile(r"\*+|[^*]")
-_ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
+_ESCAPE: Final = re.compile(r"%u?[0-9A-Fa-f]{2}")
 _AUTHORITY: Final = re.compile(r"[^*/]*://(?:\*|\*\*|(?:\*\.)?[^*/]+)(?:/.*)?", re.DOTALL)
 _HOST: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?", re.ASCII)
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _DECODINGS: Final = 3
+_BITS: Final = 1024
 
 
 @final
@@ -56,6 +59,8 @@ class ArgumentPattern:
         for name, value in arguments.items():
             if type(name) is not str:
                 raise ConfigurationError(f"{where}: names of arguments are texts")
+            if not _is_json(value):
+                raise ConfigurationError(f"{where}.{name}: is no JSON, and would match nothing")
             self._fields[name] = _Text(value, f"{where}.{name}") if isinstance(value, str) else _Value(value)
 
     def surely(self, arguments: Mapping[str, object]) -> bool:
@@ -91,7 +96,7 @@ class NamePattern:
 
     def perhaps(self, name: str) -> bool:
         """The same without regard to case and to what is not seen, and with `/` among what `*` stands for."""
-        return len(name) > _MOST or self._loose.matches(_folded(name))
+        return len(name) > _MOST or self._exact.matches(name) or any(map(self._loose.matches, _foldings(name)))
 
 
 class _Value:
@@ -146,7 +151,7 @@ class _Text:
     def _perhaps(self, text: str) -> bool:
         if len(text) > _MOST or self._anything:
             return True
-        return any(
+        return self._machine.matches(text) or any(
             self._loose.matches(reading) or (self._path and reading.startswith("..")) for reading in _readings(text)
         )
 
@@ -185,6 +190,20 @@ class _Machine:
 
 def _parts(text: str) -> list[str]:
     return ["**" if len(part) > 1 else part for part in _PARTS.findall(text)]
+
+
+def _is_json(value: object) -> bool:
+    """Whether an argument can be this value: no day, no NaN, no integer beyond what a double can be near."""
+    if isinstance(value, Mapping):
+        members = cast("Mapping[object, object]", value)
+        return all(type(name) is str and _is_json(each) for name, each in members.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_json, cast("list[object]", value)))
+    if isinstance(value, float):
+        return isfinite(value)
+    if isinstance(value, int):
+        return value.bit_length() <= _BITS
+    return value is None or isinstance(value, str)
 
 
 def _same(one: object, other: object) -> bool:
@@ -238,11 +257,17 @@ def _folded(text: str) -> str:
     return normalize("NFKC", stripped(text)).casefold()
 
 
+def _foldings(text: str) -> set[str]:
+    """The text folded: with sequences of terminals taken out, with their controls alone taken out, and with characters
+    left whole that stand for several, among them slashes."""
+    return {_folded(text), _folded(_CONTROLS.sub("", text)), stripped(text).casefold()}
+
+
 def _readings(text: str) -> set[str]:
     """What a text may be taken for: decoded, without case and hidden characters, and as the path that it leads to."""
     found: set[str] = set()
     for _ in range(_DECODINGS):
-        found.add(_folded(text))
+        found |= _foldings(text)
         text = unquote(text)
     for reading in tuple(found):
         straight = reading.replace("\\", "/")

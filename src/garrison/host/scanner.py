@@ -295,4 +295,6 @@ def _foreign(others: Mapping[str, Collection[str]], alias: str, own: str) -> For
 
 def _excerpt(part: str) -> str:
     part = " ".join(visible(part[: 4 * _SHOWN]).split())
-    return part if len(part) <= _SHOWN else f"{part[:_SHOWN]}..."
+    return (
+        part if len(part) <= _SHOWN else f"{visible(part[:_SHOWN])}..."
+    )  # what was cut off may be what showed a joiner

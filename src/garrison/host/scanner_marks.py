@@ -105,7 +105,7 @@ _ANY_PLACE: Final = re.compile(r"[?&=][^{<]{0,100}(?:\{|<)")
 _FILLED: Final = "has an address with a place for what the conversation holds"
 _OPEN: Final = "has an address with a place to fill in"
 _PADDING: Final = re.compile(r"[ \t\u00a0\u2000-\u200a\u3000]{80,}+|(?:\r?\n[ \t]*+){20,}+")
-_SHOWN: Final = re.compile(r"<U\+([0-9A-F]{4,6})(?: and (\d+) more hidden)?>|[\u2400-\u241f\u2421]")
+_SHOWN: Final = re.compile(r"<U\+([0-9A-F]{4,6})(?: and ([0-9]{1,6}) more hidden)?>|[\u2400-\u241f\u2421]")
 _WORD: Final = re.compile(r"[^\W\d_]{3,}")
 _LATIN: Final = re.compile(r"[A-Za-z]")
 _LOOKALIKE_SCRIPTS: Final = re.compile(r"[\u0370-\u052f\u0531-\u058f\u13a0-\u13ff\uab70-\uabbf]")
