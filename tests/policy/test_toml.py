@@ -237,6 +237,7 @@ def test_a_preset_is_what_the_other_keys_change(file: Path) -> None:
         ("a = 1\na = 1\n", "not TOML: Cannot overwrite a value (at line 2"),
         (b"x = 1\ny = '\xff'", "not TOML: not UTF-8 (at line 2)"),
         ("x = " + "[" * 100_000, "not TOML: "),
+        ("x = " + "1" * 5_000, "not TOML: a number too long"),
     ],
 )
 def test_what_is_no_setting_is_refused_by_its_name(text: str | bytes, said: str, file: Path) -> None:
